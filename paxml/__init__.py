@@ -1,0 +1,1 @@
+"""The trainer: experiments, tasks, learners, checkpoints and programs for praxis models."""

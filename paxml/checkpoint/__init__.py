@@ -1,0 +1,1 @@
+"""Saving and restoring of train states, on Orbax."""

@@ -1,0 +1,104 @@
+"""How Orbax writes and reads the two items of a checkpoint that are ours: state and input."""
+
+import dataclasses
+import os
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+from etils import epath
+from orbax import checkpoint as ocp
+
+
+class StateHandler(ocp.PyTreeCheckpointHandler):
+    """Writes a nested dict of arrays, one directory an array (Zarr, a file a shard)."""
+
+    def __init__(self) -> None:
+        super().__init__(use_ocdbt=False)
+
+    def finalize(self, directory: epath.Path) -> None:
+        # Alone, a process has nothing to merge or to compare, and Orbax would warn at each save.
+        if jax.process_count() > 1:
+            super().finalize(directory)
+
+
+@ocp.args.register_with_handler(StateHandler, for_save=True)
+@dataclasses.dataclass
+class StateSave(ocp.args.PyTreeSave):
+    """Arguments of `StateHandler` for saving: those of its base class."""
+
+
+@ocp.args.register_with_handler(StateHandler, for_restore=True)
+@dataclasses.dataclass
+class StateRestore(ocp.args.PyTreeRestore):
+    """Arguments of `StateHandler` for restoring: those of its base class."""
+
+
+@runtime_checkable
+class SavesItself(Protocol):
+    """An input that writes its position into a file of its own."""
+
+    def save(self, checkpoint_path: epath.PathLike) -> Any: ...
+
+
+def input_file_name() -> str:
+    """Returns the name of the file with the input position of this process."""
+    return f"process_{jax.process_index()}-of-{jax.process_count()}"
+
+
+class InputStateHandler(ocp.CheckpointHandler):
+    """Writes the input position of each process into a file of its own.
+
+    Saving blocks: the position must be that of this step, and the next batch moves it.
+    """
+
+    def save(self, directory: epath.Path, args: "InputStateSave") -> None:
+        path = directory / input_file_name()
+        if isinstance(args.item, bytes):
+            path.write_bytes(args.item)
+        else:
+            args.item.save(path)
+
+    def restore(self, directory: epath.Path, args: "InputStateRestore | None" = None) -> bytes:
+        """Returns the bytes that this process wrote.
+
+        Raises:
+          FileNotFoundError: if the checkpoint was written by another number of processes.
+        """
+        del args
+        return self.find(directory).read_bytes()
+
+    def find(self, directory: epath.Path) -> epath.Path:
+        """Returns the path of the file of this process.
+
+        Raises:
+          FileNotFoundError: if the checkpoint was written by another number of processes.
+        """
+        path = directory / input_file_name()
+        if path.exists():
+            return path
+        names = sorted(found.name for found in directory.iterdir() if "-of-" in found.name)
+        counts = sorted({int(name.rpartition("-of-")[2]) for name in names})
+        raise FileNotFoundError(
+            f"{os.fspath(directory)} has no {path.name}: it was written by "
+            f"{' or '.join(map(str, counts)) or 'no'} processes, this run has "
+            f"{jax.process_count()}. Resume with as many processes, or remove the directory to "
+            "start the input from its beginning."
+        )
+
+
+@ocp.args.register_with_handler(InputStateHandler, for_save=True)
+@dataclasses.dataclass
+class InputStateSave(ocp.args.CheckpointArgs):
+    """Arguments of `InputStateHandler.save`.
+
+    Attributes:
+      item: The position as bytes, or an input with `save(path)`.
+    """
+
+    item: bytes | SavesItself
+
+
+@ocp.args.register_with_handler(InputStateHandler, for_restore=True)
+@dataclasses.dataclass
+class InputStateRestore(ocp.args.CheckpointArgs):
+    """Arguments of `InputStateHandler.restore`: none."""

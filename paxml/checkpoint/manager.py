@@ -1,0 +1,342 @@
+"""Saves and restores train states step by step, with Orbax."""
+
+import datetime
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from absl import logging
+from etils import epath
+from orbax import checkpoint as ocp
+
+from paxml.checkpoint import naming
+from paxml.checkpoint.compare import check_fits
+from paxml.checkpoint.handlers import (
+    InputStateHandler,
+    InputStateRestore,
+    InputStateSave,
+    SavesItself,
+    StateHandler,
+    StateRestore,
+    StateSave,
+)
+from paxml.checkpoint.health import (
+    SavedArray,
+    array_problem,
+    has_tree_file,
+    saved_arrays,
+    structure_problem,
+)
+from paxml.checkpoint.kinds import CheckpointType
+from paxml.checkpoint.metadata import METADATA_ITEM_NAME, make_metadata
+from paxml.checkpoint.paths import INPUT_ITEM_NAME, STATE_ITEM_NAME, absolute_path
+from paxml.checkpoint.retention import preservation_policy
+from paxml.checkpoint.steps import ReadableSteps, UnreadableCheckpointError, set_aside
+
+State = TypeVar("State")
+
+
+class CheckpointSaveError(RuntimeError):
+    """A checkpoint could not be written."""
+
+
+class Checkpointer:
+    """Checkpoints of one run, in one directory.
+
+    The layout is that of published Pax checkpoints: `checkpoint_00000010/` with `metadata`, one
+    Zarr directory an array under `state`, and optionally the input position under `train_input`.
+    A checkpoint is written under a temporary name and renamed when it is complete.
+
+    Incomplete or damaged checkpoints (an empty directory, a missing file) are skipped with a
+    warning and never deleted; if a new one needs the name, the old one is renamed.
+
+    Attributes:
+      directory: Where the checkpoints are.
+
+    Example:
+      checkpointer = Checkpointer("run/checkpoints", save_interval_steps=1000, max_to_keep=3)
+      for step in range(start, end):
+          if checkpointer.should_save(step):
+              checkpointer.save(step, state)
+          state = train_step(state)
+      checkpointer.close()
+    """
+
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        *,
+        save_interval_steps: int | None,
+        max_to_keep: int | None,
+        keep_time_interval: datetime.timedelta | None = None,
+        async_save: bool = True,
+        read_only: bool = False,
+    ) -> None:
+        """Opens the directory, creates it if needed, and removes what unfinished saves left.
+
+        Args:
+          directory: Where the checkpoints are.
+          save_interval_steps: Checkpoints are due at multiples of it; None or 0 means each step.
+          max_to_keep: How many of the newest are kept; None keeps all.
+          keep_time_interval: Older ones are kept at this distance in time; None keeps none.
+          async_save: Whether arrays are written in the background, after a copy to the host.
+          read_only: Whether the directory belongs to another job: nothing is saved, created or
+            removed.
+        """
+        self.directory = absolute_path(directory)
+        self._steps = ReadableSteps(CheckpointType.GDA)
+        self._saving: int | None = None
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            item_names=(STATE_ITEM_NAME, METADATA_ITEM_NAME, INPUT_ITEM_NAME),
+            item_handlers={
+                STATE_ITEM_NAME: StateHandler(),
+                METADATA_ITEM_NAME: ocp.JsonCheckpointHandler(),
+                INPUT_ITEM_NAME: InputStateHandler(),
+            },
+            options=ocp.CheckpointManagerOptions(
+                save_interval_steps=save_interval_steps or 1,
+                preservation_policy=preservation_policy(max_to_keep, keep_time_interval),
+                step_name_format=self._steps,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+                enable_async_checkpointing=async_save,
+                enable_background_delete=not read_only,
+                read_only=read_only,
+            ),
+        )
+
+    def all_steps(self) -> list[int]:
+        """Returns the steps of the complete checkpoints on disk, in order."""
+        return self._steps.good_steps(self.directory)
+
+    def latest_step(self) -> int | None:
+        """Returns the newest step whose checkpoint is complete, or None.
+
+        Warns for each newer one that is skipped because something is missing.
+        """
+        known = len(self._steps.problems)
+        latest = self._steps.latest(self.directory)
+        if len(self._steps.problems) > known:
+            self._reload()
+        return latest
+
+    def should_save(self, step: int) -> bool:
+        """Whether a checkpoint is due: the first one, at the interval, or at a preemption."""
+        return self._manager.should_save(step)
+
+    def save(
+        self,
+        step: int,
+        train_state: Any,
+        *,
+        train_input: SavesItself | None = None,
+        input_state: bytes | None = None,
+        force: bool = False,
+    ) -> bool:
+        """Writes a checkpoint if one is due.
+
+        Returns when the arrays are copied to the host (async_save) or written; the caller may then
+        donate them. An error of an earlier save in the background is raised here.
+
+        Args:
+          step: Number of updates that made this state.
+          train_state: Tree with `mdl_vars`, of arrays; masked leaves are skipped.
+          train_input: An input whose `save(path)` writes its position.
+          input_state: The position itself, instead.
+          force: Saves although none is due; still not twice the same step.
+
+        Returns:
+          Whether a checkpoint was written.
+
+        Raises:
+          ValueError: if both `train_input` and `input_state` are given.
+          CheckpointSaveError: if this save, or an earlier one in the background, failed.
+        """
+        if train_input is not None and input_state is not None:
+            raise ValueError("Give train_input or input_state, not both.")
+        if not (force or self.should_save(step)) or self._manager.latest_step() == step:
+            return False
+        # An error of the previous save must not be taken for one of this.
+        self.wait()
+        self._set_aside_damaged(step)
+        shapes = jax.eval_shape(lambda tree: tree, train_state)
+        metadata = make_metadata(
+            train_state=train_state, train_state_unpadded_shape_dtype_struct=shapes
+        )
+        items: dict[str, ocp.args.CheckpointArgs] = {
+            STATE_ITEM_NAME: StateSave(naming.nest(naming.named_leaves(train_state))),
+            METADATA_ITEM_NAME: ocp.args.JsonSave(metadata.to_dict()),
+        }
+        position = train_input if input_state is None else input_state
+        if position is not None:
+            items[INPUT_ITEM_NAME] = InputStateSave(position)
+        self._saving = step
+        return self._surface_errors(
+            lambda: self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        )
+
+    def restore(self, step: int, abstract_train_state: State) -> State:
+        """Reads the checkpoint of a step.
+
+        Args:
+          step: Which one.
+          abstract_train_state: The tree to fill, with leaves that have shape, dtype and sharding;
+            no sharding means the default device. Masked leaves stay as they are.
+
+        Returns:
+          A tree like the abstract one.
+
+        Raises:
+          UnreadableCheckpointError: if the checkpoint is incomplete or damaged, naming the newest
+            complete one. From then on it is hidden from `latest_step`.
+          CheckpointMismatchError: if it holds other arrays than the tree, before any is read.
+          ValueError: if there is no checkpoint of this step.
+        """
+        directory = self._checked_directory(step)
+        wanted = naming.named_leaves(abstract_train_state)
+        check_fits(
+            os.fspath(directory),
+            saved_arrays(directory),
+            {name: SavedArray(tuple(leaf.shape), leaf.dtype) for name, leaf in wanted.items()},
+        )
+        arguments = naming.nest({name: _restore_args(leaf) for name, leaf in wanted.items()})
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=StateRestore(
+                        naming.nest(wanted),
+                        restore_args=arguments,
+                        # Without Orbax's own tree file the names are looked up one by one.
+                        transforms=None if has_tree_file(directory) else {},
+                    )
+                ),
+            )[STATE_ITEM_NAME]
+        except Exception as error:
+            raise self._unreadable(directory, _first_cause(error)) from error
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: _take(restored, naming.leaf_name(path), leaf), abstract_train_state
+        )
+
+    def restore_latest(self, abstract_train_state: State) -> tuple[int, State] | None:
+        """Reads the newest checkpoint that can be read.
+
+        A damaged one is skipped with a warning; with several processes it is an error, since the
+        others may have read it.
+
+        Returns:
+          Step and state, or None if there is no checkpoint.
+
+        Raises:
+          CheckpointMismatchError: as in `restore`.
+        """
+        while (step := self.latest_step()) is not None:
+            try:
+                return step, self.restore(step, abstract_train_state)
+            except UnreadableCheckpointError:
+                if jax.process_count() > 1:
+                    raise
+        return None
+
+    def restore_input_state(self, step: int) -> bytes | None:
+        """Returns the input position of this process, or None with a warning if none was saved.
+
+        Raises:
+          FileNotFoundError: if it was saved by another number of processes.
+        """
+        directory = self._checked_directory(step)
+        if not (directory / INPUT_ITEM_NAME).exists():
+            warnings.warn(
+                f"Checkpoint {directory} has no {INPUT_ITEM_NAME}: the input starts at its "
+                "beginning, and its first batches are seen again.",
+                stacklevel=2,
+            )
+            return None
+        items = ocp.args.Composite(**{INPUT_ITEM_NAME: InputStateRestore()})
+        return self._manager.restore(step, args=items)[INPUT_ITEM_NAME]
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the cluster has said that this job is about to be stopped."""
+        return self._manager.reached_preemption(step)
+
+    def wait(self) -> None:
+        """Blocks until the save in the background is complete.
+
+        Raises:
+          CheckpointSaveError: if it failed.
+        """
+        self._surface_errors(self._manager.wait_until_finished)
+        self._saving = None
+
+    def close(self) -> None:
+        """Waits for the save in the background and for deletions, and frees the threads.
+
+        Raises:
+          CheckpointSaveError: if the save failed.
+        """
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _checked_directory(self, step: int) -> epath.Path:
+        """Returns the path of a checkpoint after the checks that read no array."""
+        found = self._steps.find_step(self.directory, step).path
+        problem = structure_problem(found) or array_problem(found)
+        if problem is not None:
+            raise self._unreadable(found, problem)
+        return found
+
+    def _unreadable(self, path: epath.Path, problem: str) -> UnreadableCheckpointError:
+        error = self._steps.unreadable(self.directory, path, problem)
+        self._reload()
+        return error
+
+    def _reload(self) -> None:
+        """Makes Orbax forget what is hidden by now; it would also forget a save under way."""
+        self.wait()
+        self._manager.reload()
+
+    def _set_aside_damaged(self, step: int) -> None:
+        path = self._steps.hidden(self.directory).get(step)
+        if path is not None and jax.process_index() == 0:
+            target = set_aside(path)
+            self._steps.problems.pop(os.fspath(path))
+            logging.warning("The damaged checkpoint %s is now %s.", path, target)
+
+    def _surface_errors(self, write: Callable[[], Any]) -> Any:
+        try:
+            return write()
+        except Exception as error:
+            good = [step for step in self.all_steps() if step != self._saving]
+            raise CheckpointSaveError(
+                f"Saving step {self._saving} under {self.directory} failed: {error}. Complete "
+                f"checkpoints: steps {', '.join(map(str, good)) or 'none'}. Check free space, quota "
+                "and permissions, then start again."
+            ) from error
+
+
+def _restore_args(leaf: Any) -> ocp.ArrayRestoreArgs:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return ocp.ArrayRestoreArgs(
+        restore_type=jax.Array, sharding=sharding, global_shape=tuple(leaf.shape), dtype=leaf.dtype
+    )
+
+
+def _first_cause(error: BaseException) -> str:
+    """Returns the text of the error that began it: TensorStore's, which names the file."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return str(error).strip().rstrip(".")
+
+
+def _take(restored: dict[str, Any], name: str, leaf: Any) -> Any:
+    """Returns the restored array of a name; one of size 0 is not on disk."""
+    if 0 in leaf.shape:
+        return jax.numpy.zeros(leaf.shape, leaf.dtype, device=getattr(leaf, "sharding", None))
+    return naming.look_up(restored, name)

@@ -1,0 +1,51 @@
+"""Names of checkpoints, under their public path."""
+
+from paxml.checkpoint.kinds import CheckpointType, retrieve_checkpoint_type
+from paxml.checkpoint.paths import (
+    CHECKPOINT_PREFIX,
+    COMMIT_SUCCESS_FILE,
+    INPUT_ITEM_NAME,
+    STATE_ITEM_NAME,
+    TMP_PREFIX,
+    PaxStepNameFormat,
+    checkpoint_name,
+    checkpoint_name_fixed_length,
+    checkpoint_prefix,
+    get_step_from_checkpoint_asset,
+    is_checkpoint_asset,
+    is_legacy_flax_checkpoint,
+    is_tfhub_dir,
+    is_tmp_checkpoint_asset,
+    latest_checkpoint,
+    latest_checkpoint_if_exists,
+    make_checkpoint_step_dir,
+    retrieve_latest_checkpoint_step,
+    retrieve_latest_checkpoint_step_if_exists,
+)
+from paxml.checkpoint.version import get_version, get_version_key
+
+__all__ = [
+    "CHECKPOINT_PREFIX",
+    "COMMIT_SUCCESS_FILE",
+    "INPUT_ITEM_NAME",
+    "STATE_ITEM_NAME",
+    "TMP_PREFIX",
+    "CheckpointType",
+    "PaxStepNameFormat",
+    "checkpoint_name",
+    "checkpoint_name_fixed_length",
+    "checkpoint_prefix",
+    "get_step_from_checkpoint_asset",
+    "get_version",
+    "get_version_key",
+    "is_checkpoint_asset",
+    "is_legacy_flax_checkpoint",
+    "is_tfhub_dir",
+    "is_tmp_checkpoint_asset",
+    "latest_checkpoint",
+    "latest_checkpoint_if_exists",
+    "make_checkpoint_step_dir",
+    "retrieve_checkpoint_type",
+    "retrieve_latest_checkpoint_step",
+    "retrieve_latest_checkpoint_step_if_exists",
+]

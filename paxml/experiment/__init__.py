@@ -1,0 +1,1 @@
+"""Experiments: what to train on what, found by name."""

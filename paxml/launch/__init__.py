@@ -1,0 +1,1 @@
+"""Command line: flags, modes and the two entry points."""

@@ -1,0 +1,1 @@
+"""Metrics over batches, and the loss among them."""

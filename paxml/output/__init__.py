@@ -1,0 +1,1 @@
+"""Files that hold the outputs of evaluation, decoding and inference."""

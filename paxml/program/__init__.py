@@ -1,0 +1,1 @@
+"""Programs that run steps on batches, and the executor that interleaves them."""

@@ -1,0 +1,1 @@
+"""Tasks: a model with its learner and the settings of a run."""

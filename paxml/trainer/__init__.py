@@ -1,0 +1,1 @@
+"""Pure steps of training and evaluation, and the state they work on."""

@@ -1,0 +1,1 @@
+"""Praxis: a layer library on Flax linen, configured with Fiddle."""

@@ -1,0 +1,1 @@
+"""Configuration: configs of layers and other classes, and how they are built."""

@@ -1,0 +1,1 @@
+"""Foundation of the layer library: layers, variables, nested maps."""

@@ -1,0 +1,1 @@
+"""Layers, gathered under their public names."""

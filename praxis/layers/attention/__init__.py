@@ -1,0 +1,1 @@
+"""Bodies of the attention layers; import them from `praxis.layers.attentions`."""

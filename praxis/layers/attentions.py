@@ -1,0 +1,39 @@
+"""Attention layers and masks, gathered under their public path."""
+
+from praxis.base_layer import PREFIX_DECODE_CACHE, WeightHParams, WeightInit, template_field
+from praxis.layers.attention.blocks import (
+    convert_to_block,
+    extract_block_context,
+    shift_1d,
+)
+from praxis.layers.attention.dot_product import DotProductAttention
+from praxis.layers.attention.masks import (
+    causal_mask,
+    causal_segment_mask,
+    convert_paddings_to_mask,
+    limited_context_mask,
+    merge_masks,
+    segment_mask,
+)
+from praxis.layers.attention.projection import AttentionProjection, CombinedQKVProjectionLayer
+from praxis.layers.attention.score import PerDimScale
+
+__all__ = [
+    "PREFIX_DECODE_CACHE",
+    "AttentionProjection",
+    "CombinedQKVProjectionLayer",
+    "DotProductAttention",
+    "PerDimScale",
+    "WeightHParams",
+    "WeightInit",
+    "causal_mask",
+    "causal_segment_mask",
+    "convert_paddings_to_mask",
+    "convert_to_block",
+    "extract_block_context",
+    "limited_context_mask",
+    "merge_masks",
+    "segment_mask",
+    "shift_1d",
+    "template_field",
+]

@@ -1,0 +1,1 @@
+"""Embedding tables, softmax output layers and position embeddings."""

@@ -1,0 +1,1 @@
+"""Bodies of the transformer layers; import them from `praxis.layers.transformers`."""

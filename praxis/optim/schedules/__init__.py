@@ -1,0 +1,1 @@
+"""Schedules: multipliers of the learning rate as functions of the step."""

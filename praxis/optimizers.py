@@ -1,0 +1,59 @@
+"""Optimizers and the frame they stand in, gathered under their public path."""
+
+from praxis.config.instantiate import instantiate
+from praxis.core.weights import WeightHParams
+from praxis.optim.adagrad import Adagrad, ShardedAdagrad, sharded_adagrad
+from praxis.optim.adam import Adam, sharded_adam
+from praxis.optim.base import BaseOptimizer, OptaxOptimizer, Optimizer
+from praxis.optim.ema import apply_ema_weights
+from praxis.optim.ewc import apply_ewc_regularization
+from praxis.optim.lion import Lion, sharded_lion
+from praxis.optim.optax_wrappers import Adafactor, Lamb, Lars
+from praxis.optim.reductions import reduce_mean, reduce_rms
+from praxis.optim.regularizers import apply_decoupled_weight_decay, apply_lp_regularizer
+from praxis.optim.sgd import Sgd, ShardedSgd, sharded_sgd
+from praxis.optim.specs import partition_params
+from praxis.optim.transformation import (
+    GeneralGradientTransformation,
+    ShardedGradientTransformation,
+    TransformInitPartitionSpecFn,
+    count_init_fn,
+    count_init_partition_spec_fn,
+    sharded_chain,
+    sharded_masked,
+)
+
+__all__ = [
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "BaseOptimizer",
+    "GeneralGradientTransformation",
+    "Lamb",
+    "Lars",
+    "Lion",
+    "OptaxOptimizer",
+    "Optimizer",
+    "Sgd",
+    "ShardedAdagrad",
+    "ShardedGradientTransformation",
+    "ShardedSgd",
+    "TransformInitPartitionSpecFn",
+    "WeightHParams",
+    "apply_decoupled_weight_decay",
+    "apply_ema_weights",
+    "apply_ewc_regularization",
+    "apply_lp_regularizer",
+    "count_init_fn",
+    "count_init_partition_spec_fn",
+    "instantiate",
+    "partition_params",
+    "reduce_mean",
+    "reduce_rms",
+    "sharded_adagrad",
+    "sharded_adam",
+    "sharded_chain",
+    "sharded_lion",
+    "sharded_masked",
+    "sharded_sgd",
+]

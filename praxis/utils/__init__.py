@@ -1,0 +1,1 @@
+"""Helpers without layers: trees, paddings, devices, timing, checks."""
