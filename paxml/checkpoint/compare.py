@@ -36,12 +36,8 @@ def tree_difference(saved: Mapping[str, SavedArray], wanted: Mapping[str, SavedA
         + _section(
             "only in the checkpoint", (f"{n}: {saved[n]}" for n in saved.keys() - wanted.keys())
         )
-        + _section(
-            "other shape", (f"{n}: saved {saved[n]}, wanted {wanted[n]}" for n in shapes)
-        )
-        + _section(
-            "other dtype", (f"{n}: saved {saved[n]}, wanted {wanted[n]}" for n in dtypes)
-        )
+        + _section("other shape", (f"{n}: saved {saved[n]}, wanted {wanted[n]}" for n in shapes))
+        + _section("other dtype", (f"{n}: saved {saved[n]}, wanted {wanted[n]}" for n in dtypes))
     )
 
 

@@ -37,7 +37,7 @@ class StateRestore(ocp.args.PyTreeRestore):
 class SavesItself(Protocol):
     """An input that writes its position into a file of its own."""
 
-    def save(self, checkpoint_path: epath.PathLike) -> Any: ...
+    def save(self, checkpoint_path: epath.PathLike, /) -> Any: ...
 
 
 def input_file_name() -> str:

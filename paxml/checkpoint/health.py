@@ -67,8 +67,9 @@ def _listed_names(state: epath.Path) -> set[str]:
 
 
 def _chunk_problem(array: epath.Path, header: dict) -> str | None:
-    """Checks that each chunk of an array has a file, with all bytes where the size is known."""
-    counts = [math.ceil(size / chunk) for size, chunk in zip(header["shape"], header["chunks"])]
+    """Says which chunk of an array has no file, or an empty one, or None."""
+    sizes = zip(header["shape"], header["chunks"], strict=True)
+    counts = [math.ceil(size / chunk) for size, chunk in sizes]
     for index in itertools.product(*map(range, counts)):
         name = header.get("dimension_separator", ".").join(map(str, index)) or "0"
         chunk = array / name

@@ -4,7 +4,8 @@ import enum
 from typing import Any
 
 
-class CheckpointType(str, enum.Enum):
+# Not StrEnum: its str() would be the value, and configs print members by name.
+class CheckpointType(str, enum.Enum):  # noqa: UP042
     """How the arrays of a train state are written.
 
     Members:

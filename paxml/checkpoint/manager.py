@@ -216,7 +216,11 @@ class Checkpointer:
                 ),
             )[STATE_ITEM_NAME]
         except Exception as error:
-            raise self._unreadable(directory, _first_cause(error)) from error
+            cause = _first_cause(error)
+            # TensorStore names the damaged file; anything else, like full memory, is not damage.
+            if os.fspath(directory) not in cause:
+                raise
+            raise self._unreadable(directory, cause) from error
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: _take(restored, naming.leaf_name(path), leaf), abstract_train_state
         )
@@ -313,9 +317,9 @@ class Checkpointer:
         except Exception as error:
             good = [step for step in self.all_steps() if step != self._saving]
             raise CheckpointSaveError(
-                f"Saving step {self._saving} under {self.directory} failed: {error}. Complete "
-                f"checkpoints: steps {', '.join(map(str, good)) or 'none'}. Check free space, quota "
-                "and permissions, then start again."
+                f"Saving step {self._saving} under {self.directory} failed: {error}. "
+                f"Complete checkpoints: steps {', '.join(map(str, good)) or 'none'}. Check free "
+                "space, quota and permissions, then start again."
             ) from error
 
 

@@ -23,7 +23,7 @@ _ORBAX_TMP_NAME = re.compile(rf"(?:{CHECKPOINT_PREFIX})?(\d+)\.orbax-checkpoint-
 
 
 def absolute_path(path: epath.PathLike) -> epath.Path:
-    """Returns the absolute path, as Orbax wants it; paths of remote file systems stay as they are."""
+    """Returns the absolute path, as Orbax wants it; paths with a scheme stay as they are."""
     text = os.fspath(path)
     return epath.Path(text if "://" in text else os.path.abspath(text))
 
@@ -136,9 +136,7 @@ class PaxStepNameFormat(ocp.path.step.NameFormat[ocp.path.step.Metadata]):
         if not is_checkpoint_asset(step_path) or not step_path.exists():
             return None
         found = get_step_from_checkpoint_asset(step_path)
-        return (
-            ocp.path.step.Metadata(step=found, path=step_path) if step in (None, found) else None
-        )
+        return ocp.path.step.Metadata(step=found, path=step_path) if step in (None, found) else None
 
     def find_all(self, base_path: epath.PathLike) -> Iterator[ocp.path.step.Metadata]:
         base_path = epath.Path(base_path)
@@ -163,9 +161,7 @@ class PaxStepNameFormat(ocp.path.step.NameFormat[ocp.path.step.Metadata]):
 
 def latest_checkpoint_if_exists(checkpoint_dir: epath.PathLike) -> epath.Path | None:
     """Returns the path of the checkpoint of the highest step, or None."""
-    newest = max(
-        PaxStepNameFormat().find_all(checkpoint_dir), key=lambda m: m.step, default=None
-    )
+    newest = max(PaxStepNameFormat().find_all(checkpoint_dir), key=lambda m: m.step, default=None)
     return newest and newest.path
 
 

@@ -3,14 +3,14 @@
 import abc
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from paxml.partitioning.base import Partitioner
+from paxml.program.base import Program
+from paxml.program.base_executor import BaseExecutor
+from paxml.program.evaluate import SingleTaskEvalProgram
+from paxml.program.train import SingleTaskTrainProgram
 from praxis import base_input, pax_fiddle
-
-if TYPE_CHECKING:
-    from paxml.partitioning.base import Partitioner
-    from paxml.program.base import Program
-    from paxml.program.executor import BaseExecutor
 
 InputConfigs = Sequence[pax_fiddle.Config[base_input.BaseInput]]
 
@@ -87,7 +87,7 @@ class BaseExperiment(abc.ABC):
             base_input.DatasetInputSpecsProvider, input_p=self._only_training_input()
         )
 
-    def validate(self) -> None:
+    def validate(self) -> None:  # noqa: B027  # a hook that may stay empty
         """Hook for checks of the settings; called once after construction by `paxml.main`."""
 
     def search(self) -> Any:
@@ -100,28 +100,23 @@ class BaseExperiment(abc.ABC):
         """Experiments run in one trial of a tuning experiment, by name."""
         return {"": type(self)}
 
-    def partitioner(self) -> "Partitioner | None":
+    def partitioner(self) -> Partitioner | None:
         """How to place state and steps on devices; None leaves it to the trainer."""
         return None
 
-    def executor(self) -> "BaseExecutor | None":
+    def executor(self) -> BaseExecutor | None:
         """The object that interleaves the programs; None is the default executor."""
         return None
 
-    def train_programs(self) -> "Sequence[Program]":
+    def train_programs(self) -> Sequence[Program]:
         """The training program; only the first is used."""
-        # Programs import the trainer, which a mere definition of an experiment does not need.
-        from paxml.program.train import SingleTaskTrainProgram
-
         return [SingleTaskTrainProgram()]
 
-    def eval_programs(self) -> "Sequence[Program]":
+    def eval_programs(self) -> Sequence[Program]:
         """One program for each input of `eval_datasets`, in order."""
-        from paxml.program.evaluate import SingleTaskEvalProgram
-
         return [SingleTaskEvalProgram(dataset) for dataset in self.eval_datasets()]
 
-    def decode_programs(self) -> "Sequence[Program]":
+    def decode_programs(self) -> Sequence[Program]:
         """One program for each input of `decode_datasets`, in order."""
         if self.decode_datasets():
             raise NotImplementedError(

@@ -31,7 +31,9 @@ def get_experiment(experiment_name: str) -> type:
     if found is not None:
         return found
     hint = f" {module_error}." if module_error else ""
-    raise ValueError(f"Could not find experiment {experiment_name!r}.{hint} {suggestion(experiment_name)}")
+    raise ValueError(
+        f"Could not find experiment {experiment_name!r}.{hint} {suggestion(experiment_name)}"
+    )
 
 
 def load_entry_points() -> None:
@@ -44,7 +46,7 @@ def suggestion(name: str, count: int = 5) -> str:
     """A sentence with the registered names nearest to `name`."""
     keys = list(registry.get_all())
     if not keys:
-        return "No experiment is registered: name its module too, as in my_package.my_module.MyExperiment."
+        return "No experiment is registered: name its module too, as in my_module.MyExperiment."
     short = name.rsplit(".", 1)[-1].lower()
     by_class = {}
     for key in keys:

@@ -55,4 +55,5 @@ def _weighted_mean(pairs: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.nda
     weights = np.array([np.asarray(weight, np.float64) for _, weight in pairs])
     total = weights.sum(0)
     # As in the summaries, a total weight of zero gives zero rather than NaN.
-    return (values * weights).sum(0) / np.maximum(total, 1e-6), total
+    mean = (values * weights).sum(0) / np.maximum(total, 1e-6)
+    return np.asarray(mean), np.asarray(total)

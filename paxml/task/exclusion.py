@@ -92,8 +92,8 @@ def get_excluded_by_rule(var_weight_hparams: Any, learner: Any) -> Mask:
         if not any(jax.tree.leaves(trees.fullmatch_path(var_weight_hparams, pattern))):
             names = jax.tree.leaves(trees.to_path_tree(var_weight_hparams))
             warnings.warn(
-                f"Learner {learner.name!r}: {field} pattern {pattern!r} matches no variable. It must "
-                f"match a whole name, such as {names[0] if names else 'params/lm/softmax/w'!r}.",
+                f"Learner {learner.name!r}: {field} pattern {pattern!r} matches no variable. It "
+                f"must match a whole name; there are {', '.join(names[:3])}.",
                 stacklevel=2,
             )
     if inclusion:
@@ -121,6 +121,11 @@ def merge_vars(excluded: Mask, kept: Any, others: Any) -> Any:
 def learner_has_ema(learner: Any) -> bool:
     """Whether a learner, built or a config, keeps a moving average of the weights."""
     return bool(learner.optimizer is not None and learner.optimizer.ema_decay > 0)
+
+
+def has_ema(task: Any) -> bool:
+    """Whether a task, built or a config, keeps a moving average of the weights."""
+    return learner_has_ema(task.train.learner)
 
 
 def _as_list(patterns: str | Sequence[str]) -> list[str]:

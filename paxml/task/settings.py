@@ -8,7 +8,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paxml import learners
+from paxml.learner.learner import Learner
 from praxis import base_layer, pax_fiddle
 
 NON_PAX = base_layer.NON_PAX_VAR_COLLECTION
@@ -90,7 +90,7 @@ class Train:
       report_progress_hook: Kept for old configs; the progress line replaces it.
     """
 
-    learner: pax_fiddle.Config[learners.Learner] = pax_fiddle.template_field(learners.Learner)
+    learner: pax_fiddle.Config[Learner] = pax_fiddle.template_field(Learner)
     num_train_steps: int | float = 1e7
     save_interval_steps: int = 5000
     save_keep_interval_duration: str | None = "12h"

@@ -13,8 +13,9 @@ from paxml.task import settings, state
 from paxml.task.base import BaseTask
 from paxml.task.exclusion import learner_has_ema
 from paxml.task.noise import add_variational_noise
+from paxml.task.old_names import old_name
 from paxml.train_states import TrainState
-from praxis import base_hyperparams, base_layer, base_model, pax_fiddle
+from praxis import base_layer, base_model, pax_fiddle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,12 @@ class SingleTask(BaseTask):
     InferWriter = InferWriter
     VariationalNoise = settings.VariationalNoise
     TrackDecoderMetricMode = settings.TrackDecoderMetricMode
+    TrainHParams = old_name("TrainHParams", settings.Train)
+    EvaluateHParams = old_name("EvaluateHParams", settings.Evaluate)
+    DecodeHParams = old_name("DecodeHParams", settings.Decode)
+    InferHParams = old_name("InferHParams", settings.Infer)
+    InferWriterHParams = old_name("InferWriterHParams", InferWriter)
+    VariationalNoiseHParams = old_name("VariationalNoiseHParams", settings.VariationalNoise)
 
     model: base_model.BaseModel = None  # pyright: ignore[reportAssignmentType]  # required
     train: settings.Train = pax_fiddle.instance_field(settings.Train)
@@ -226,8 +233,3 @@ def _built_learner(learner: Any, task_name: str) -> Any:
     if isinstance(learner, pax_fiddle.Config):
         learner = pax_fiddle.instantiate(learner, name="learner_0")
     return learner
-
-
-def _stub(name: str, cls: type) -> Any:
-    """The old name of a settings class, whose call and `config` give the new class."""
-    return base_hyperparams.FiddleHParamsClassStub(name, (), {"fiddle_base_parameterizable_cls": cls})

@@ -27,7 +27,9 @@ def create_state(
       discard_opt_states: Whether to leave the optimizer state out.
       learners: The one learner of the task.
     """
-    opt_states = [] if discard_opt_states else create_opt_states(mdl_vars, var_weight_hparams, learners)
+    opt_states = (
+        [] if discard_opt_states else create_opt_states(mdl_vars, var_weight_hparams, learners)
+    )
     return TrainState(
         step=jnp.zeros([], jnp.uint32), mdl_vars=mdl_vars, opt_states=opt_states, extra_state=()
     )
@@ -154,7 +156,7 @@ def is_vectorized(states: TrainState) -> bool:
 def _opt_hparams_finder(
     var_weight_hparams: Any, learner: Any
 ) -> Callable[[Any, jax.ShapeDtypeStruct], base_layer.WeightHParams | None]:
-    """A function from path and shape of an optimizer slot to the `WeightHParams` of its sharding."""
+    """From path and shape of an optimizer slot to the `WeightHParams` that shard it."""
     hparams = _with_opt(var_weight_hparams, var_weight_hparams, learner)
     grad_tx = _grad_tx(var_weight_hparams, learner)
     declared: dict[str, Any] = {}

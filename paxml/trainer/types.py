@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from flax import struct
@@ -21,7 +21,11 @@ class RunningMode(enum.Flag):
     def detect(cls, *, has_train: bool, has_eval: bool, has_decode: bool) -> "RunningMode":
         """The combination of those that are true."""
         mode = cls(0)
-        for is_on, member in ((has_train, cls.TRAIN), (has_eval, cls.EVAL), (has_decode, cls.DECODE)):
+        for is_on, member in (
+            (has_train, cls.TRAIN),
+            (has_eval, cls.EVAL),
+            (has_decode, cls.DECODE),
+        ):
             if is_on:
                 mode |= member
         return mode
@@ -100,6 +104,7 @@ class ForwardResult(NamedTuple):
     summaries: dict[str, Any]
 
 
+@runtime_checkable
 class ApplyFnProtocol(Protocol):
     """Runs a model on a batch."""
 
@@ -110,6 +115,7 @@ class ApplyFnProtocol(Protocol):
         ...
 
 
+@runtime_checkable
 class LossFnProtocol(Protocol):
     """The loss of all variables on a batch."""
 
@@ -118,6 +124,7 @@ class LossFnProtocol(Protocol):
         ...
 
 
+@runtime_checkable
 class GradFnProtocol(Protocol):
     """Differentiates a loss."""
 

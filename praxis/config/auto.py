@@ -48,7 +48,7 @@ def auto_config(fn: Any = None, **auto_config_kwargs: Any) -> Any:
     return fiddle_auto_config.auto_config(fn, **(options | auto_config_kwargs))
 
 
-def configure(factory: Callable[..., Any]) -> Any:
+def configure(factory: Any) -> Any:
     """Returns a config of what `factory` makes: of the class, or of what the function returns.
 
     A function whose source text cannot be found, as a lambda typed at a prompt, gives a config of
@@ -64,8 +64,8 @@ def configure(factory: Callable[..., Any]) -> Any:
 def _rewritten(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return auto_config(function)
-    except (OSError, ValueError, SyntaxError):  # No source text, or two lambdas on one line.
-        return function
+    except (AttributeError, OSError, SyntaxError, ValueError):
+        return function  # No source text, two lambdas on a line, or a construct not allowed.
 
 
 def _runs_as_it_is(function: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,7 @@ def build(buildable: Any) -> Any:
     return build_with_empty_flax_module_stack(prepared)
 
 
-def instantiate(config: fdl.Buildable, **kwargs: Any) -> Any:
+def instantiate(config: Any, **kwargs: Any) -> Any:
     """Builds a config with some fields set first; the config itself keeps its values.
 
     Args:
@@ -137,7 +138,9 @@ class _Walk:
     Containers are rebuilt, other values kept.
     """
 
-    def __init__(self, visit_config: Callable[["_Walk", fdl.Buildable, tuple[daglish.PathElement, ...]], Any]):
+    def __init__(
+        self, visit_config: Callable[["_Walk", fdl.Buildable, tuple[daglish.PathElement, ...]], Any]
+    ):
         self._visit_config = visit_config
         # Results by id of the original. The original is kept with it, or the id could be reused.
         self._memo: dict[int, tuple[Any, Any]] = {}
@@ -162,7 +165,9 @@ class _Walk:
         return result
 
 
-def _wrap_arguments(walk: _Walk, config: fdl.Buildable, path: tuple[daglish.PathElement, ...]) -> Any:
+def _wrap_arguments(
+    walk: _Walk, config: fdl.Buildable, path: tuple[daglish.PathElement, ...]
+) -> Any:
     facts = callables.callable_facts(fdl.get_callable(config))
     arguments: dict[Any, Any] = {}
     for key, value in config.__arguments__.items():
@@ -171,8 +176,18 @@ def _wrap_arguments(walk: _Walk, config: fdl.Buildable, path: tuple[daglish.Path
         elif contains_config(value) and facts.holds_template(key):
             arguments[key] = _protect(config, value)
         else:
+            if str(key).endswith("_tpl") and isinstance(value, fdl.Buildable):
+                _warn_of_annotation(facts.name, str(key))
             arguments[key] = walk.visit(value, (*path, daglish.attr_or_index(key)))
     return copying.copy_node(config, arguments)
+
+
+def _warn_of_annotation(owner: str, field: str) -> None:
+    warnings.warn(
+        f"{owner}.{field} is built with its owner, for it is not annotated as a template. "
+        f"Annotate it as a config: {field}: pax_fiddle.Config[...] = template_field(...).",
+        stacklevel=2,
+    )
 
 
 def _protect(owner: fdl.Buildable, template: Any) -> Any:

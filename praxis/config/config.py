@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Generic, TypeVar
 
 import fiddle as fdl
@@ -34,7 +34,8 @@ class CloneAndSetMixin:
 
     def Set(self: Own, **kwargs: Any) -> Own:
         """Old name of `set`."""
-        return self.set(**kwargs)
+        own: Any = self
+        return own.set(**kwargs)
 
 
 class PaxBuildable(CloneAndSetMixin):
@@ -43,7 +44,7 @@ class PaxBuildable(CloneAndSetMixin):
     __arguments__: dict[Any, Any]
     __fn_or_cls__: Any
 
-    def __init__(self, fn_or_cls: Callable[..., Any], /, *args: Any, **kwargs: Any):
+    def __init__(self, fn_or_cls: Any, /, *args: Any, **kwargs: Any):
         """Configures a class or function.
 
         Args:
@@ -105,7 +106,7 @@ class PaxBuildable(CloneAndSetMixin):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "cls":
-            transfer.update_callable(self, value)
+            object.__setattr__(self, name, value)
             return
         facts = callables.callable_facts(self.__fn_or_cls__)
         if not facts.accepts(name):
@@ -127,6 +128,10 @@ class PaxBuildable(CloneAndSetMixin):
     def cls(self) -> Any:
         """The class or function; assigning another is `update_callable`."""
         return self.__fn_or_cls__
+
+    @cls.setter
+    def cls(self, new_callable: Any) -> None:
+        transfer.update_callable(self, new_callable)
 
     def set(self: Any, **kwargs: Any) -> Any:
         """Sets fields and returns the config itself.

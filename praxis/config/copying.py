@@ -72,6 +72,9 @@ def copy_tree(value: Any, memo: dict[int, Any], leaf: Callable[[Any], Any] | Non
         result = memo[id(value)] = []
         result.extend(copy_tree(element, memo, leaf) for element in value)
         return result
+    if kind is set:
+        result = memo[id(value)] = set(value)
+        return result
     if isinstance(value, dict):
         result = memo[id(value)] = copy.copy(value)
         for key, element in value.items():

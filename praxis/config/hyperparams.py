@@ -66,7 +66,7 @@ class BaseHyperParams:
 
     def clone(self: Own) -> Own:
         """Returns a deep copy that can be changed."""
-        result = copy.deepcopy(self)
+        result: Any = copy.deepcopy(self)
         result.unfreeze()
         return result
 

@@ -91,7 +91,7 @@ def _quoted(text: str) -> str:
 
 def _readable(value: Any) -> Any:
     """Replaces what has no stable `repr` inside a list that is written in one line."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, list | tuple):
         elements = [_readable(element) for element in value]

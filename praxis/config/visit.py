@@ -84,7 +84,7 @@ def _children(key: str, value: Any) -> Iterator[tuple[str, Any]] | None:
         return ((_join(key, str(name)), child) for name, child in value.items())
     if isinstance(value, fdl.Buildable):
         return ((_join(key, name), child) for name, child in _config_items(key, value))
-    if hasattr(value, "__text_items__"):  # A view that lists its own entries.
+    if hasattr(type(value), "__text_items__"):  # A view that lists its own entries.
         return ((_join(key, name), child) for name, child in value.__text_items__())
     if dataclasses.is_dataclass(value):
         return ((_join(key, name), child) for name, child in _dataclass_items(value))

@@ -42,9 +42,7 @@ def abstract_init(
       Tree of boxes and ShapeDtypeStructs.
     """
     leaves, structure = jax.tree.flatten((tuple(args), kwargs))
-    traced = {
-        index: _abstract(layer, leaf) for index, leaf in enumerate(leaves) if _is_array(leaf)
-    }
+    traced = {index: _abstract(layer, leaf) for index, leaf in enumerate(leaves) if _is_array(leaf)}
 
     def init(keys: dict[str, jax.Array], arrays: dict[int, Any]) -> Any:
         filled = [arrays.get(index, leaf) for index, leaf in enumerate(leaves)]
@@ -66,7 +64,9 @@ def abstract_init(
 
 def metadata_tree(variables: dict[str, Any]) -> dict[str, Any]:
     """Returns the WeightHParams of the boxes in the result of `abstract_init`."""
-    return boxed.unbox_meta({name: tree for name, tree in variables.items() if name != "params_axes"})
+    return boxed.unbox_meta(
+        {name: tree for name, tree in variables.items() if name != "params_axes"}
+    )
 
 
 def config_tree(variables: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,10 @@ class BoxedParam(struct.PyTreeNode, flax_meta.AxisMetadata):
         """Returns a box of `val` with the same metadata."""
         return self.replace(value=val)
 
-    def add_axis(self, index: int, metadata_params: dict[Any, Any]) -> "BoxedParam":
+    # The name of the parameter is that of the public API, not Flax's.
+    def add_axis(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, index: int, metadata_params: dict[Any, Any]
+    ) -> "BoxedParam":
         """Returns the box of the stacked variable: one more entry in front of the prefix.
 
         Raises:
@@ -62,7 +65,9 @@ class BoxedParam(struct.PyTreeNode, flax_meta.AxisMetadata):
             )
         )
 
-    def remove_axis(self, index: int, metadata_params: dict[Any, Any]) -> "BoxedParam":
+    def remove_axis(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, index: int, metadata_params: dict[Any, Any]
+    ) -> "BoxedParam":
         """Returns the box before `add_axis` with the same arguments.
 
         Raises:

@@ -71,7 +71,7 @@ def compatible_hparams(hparams1: Any, hparams2: Any) -> bool:
     return _without_name(hparams1) == _without_name(hparams2)
 
 
-def get_template_fields(template: PaxConfig) -> list[str]:
+def get_template_fields(template: Any) -> list[str]:
     """Returns the names of all fields of a config, `name` and `parent` included.
 
     Raises:

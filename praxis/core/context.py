@@ -3,7 +3,7 @@
 import contextvars
 import dataclasses
 import weakref
-from typing import Any, Self
+from typing import Any
 
 from praxis.config.copying import copy_tree
 
@@ -110,7 +110,7 @@ class JaxContext:
             hparams = current.hparams if current else JaxContext.HParams()
         return JaxContext(hparams)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "JaxContext":
         _STACK.set((*_STACK.get(), self))
         return self
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from absl import logging
+from jax.typing import DTypeLike
 
 from praxis.core.weights import WeightHParams
 
@@ -51,7 +52,7 @@ def get_fan_in_fan_out(
 
 
 def scaled_orthogonal(
-    key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32
+    key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
     """Returns an orthogonal [rows, columns] matrix times max(sqrt(rows / columns), 1).
 
@@ -59,12 +60,14 @@ def scaled_orthogonal(
     """
     rows, columns = shape
     wide = jnp.promote_types(dtype, jnp.float32)
-    orthogonal = jax.nn.initializers.orthogonal(scale=1.0, column_axis=-1)(key, (rows, columns), wide)
+    orthogonal = jax.nn.initializers.orthogonal(scale=1.0, column_axis=-1)(
+        key, (rows, columns), wide
+    )
     return (orthogonal * max(math.sqrt(rows / columns), 1.0)).astype(dtype)
 
 
 def scaled_delta_orthogonal(
-    key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32
+    key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
     """Returns zeros but for a scaled orthogonal matrix at the centre of the leading dims.
 
@@ -154,11 +157,11 @@ def var_init_scale(var_p: WeightHParams, var_key: str | None = None) -> float:
     return _scale(var_p, var_key or "")
 
 
-def _uniform(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
+def _uniform(key: jax.Array, shape: Sequence[int], dtype: DTypeLike) -> jax.Array:
     return jax.random.uniform(key, shape, dtype, minval=-1.0, maxval=1.0)
 
 
-def _truncated(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
+def _truncated(key: jax.Array, shape: Sequence[int], dtype: DTypeLike) -> jax.Array:
     return jax.random.truncated_normal(key, lower=-2.0, upper=2.0, shape=shape, dtype=dtype)
 
 
@@ -205,7 +208,7 @@ def _scale(var_p: WeightHParams, name: str) -> float:
     return scale
 
 
-def _constant(scale: float | int | bool, shape: Sequence[int], dtype: jnp.dtype, name: str):
+def _constant(scale: float | int | bool, shape: Sequence[int], dtype: DTypeLike, name: str):
     kind = jnp.dtype(dtype)
     if jnp.issubdtype(kind, jnp.integer) and not isinstance(scale, numbers.Integral):
         raise ValueError(

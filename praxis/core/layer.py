@@ -3,17 +3,26 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
-import fiddle as fdl
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import module as flax_module
+from jax.typing import DTypeLike
 
 from praxis.config.config import CloneAndSetMixin, PaxConfig
 from praxis.config.fields import instance_field, template_field
-from praxis.core import abstract, boxed, children, inherit, names, quantized, variables
+from praxis.core import (
+    abstract,
+    boxed,
+    children,
+    inherit,
+    names,
+    quantized,
+    reflection,
+    variables,
+)
 from praxis.core.context import JaxContext, cur_jax_context
 from praxis.core.summaries import (
     AuxLossStruct,
@@ -25,10 +34,11 @@ from praxis.core.summaries import (
 from praxis.core.theta import ThetaDescriptor
 from praxis.core.weights import SplitDimsMapping, WeightHParams, WeightInit, default_param_init
 
-_SHARDING_FIELDS = {
-    "WeightSharding": "weight_split_dims_mapping",
-    "ActivationSharding": "activation_split_dims_mapping",
-}
+# In place of `Self`, which beartype knows in decorated classes only.
+Own = TypeVar("Own", bound="BaseLayer")
+
+# In place of `Self`, which beartype knows in decorated classes only.
+LayerT = TypeVar("LayerT", bound="BaseLayer")
 
 
 class _Property(property):
@@ -78,8 +88,8 @@ class BaseLayer(nn.Module):
 
         out: SplitDimsMapping = None
 
-    dtype: jnp.dtype = jnp.float32  # pyright: ignore[reportAssignmentType]
-    fprop_dtype: jnp.dtype | None = None
+    dtype: DTypeLike = jnp.float32
+    fprop_dtype: DTypeLike | None = None
     params_init: WeightInit = instance_field(default_param_init)
     skip_lp_regularization: bool | None = None
     ici_mesh_shape: Sequence[int] | None = None
@@ -97,19 +107,12 @@ class BaseLayer(nn.Module):
     # ---- definition and construction ------------------------------------------------------------
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        if "HParams" in cls.__dict__:
-            raise ValueError(
-                f"{cls.__name__} has a nested class HParams: declare its fields on the layer itself."
-            )
-        for nested, field in _SHARDING_FIELDS.items():
-            if nested in cls.__dict__:
-                _declare_sharding(cls, nested, field)
+        reflection.prepare_class(cls)
         super().__init_subclass__(**kwargs)
-        if "setup" in cls.__dict__:
-            cls.setup = _reflecting(cls.setup)
+        reflection.finish_class(cls)
 
     def __post_init__(self) -> None:
-        _check_dtype(self)
+        reflection.check_dtype(self)
         # A layer held in a field is made twice: alone, then bound to its owner. What it resolved
         # by itself the first time counts as unset the second.
         alone_before = vars(self).get("_fprop_dtype_is_own", False)
@@ -130,7 +133,7 @@ class BaseLayer(nn.Module):
             object.__setattr__(self, "fprop_dtype", self.dtype)
         super().__post_init__()
 
-    def clone(self, **kwargs: Any) -> Self:
+    def clone(self: Own, **kwargs: Any) -> Own:
         """Returns a copy, as Flax's `clone`; an `fprop_dtype` that was not set stays so."""
         if vars(self).get("_fprop_dtype_is_own", False):
             kwargs.setdefault("fprop_dtype", None)
@@ -140,10 +143,10 @@ class BaseLayer(nn.Module):
 
     def setup(self) -> None:
         """Declares variables and children; runs once for each bound layer, at first use."""
-        _reflect_config(self)
+        reflection.reflect_config(self)
 
     @classmethod
-    def config(cls, **kwargs: Any) -> PaxConfig[Self]:
+    def config(cls: type[Own], **kwargs: Any) -> PaxConfig[Own]:
         """Returns `pax_fiddle.Config(cls, **kwargs)`."""
         return PaxConfig(cls, **kwargs)
 
@@ -155,11 +158,13 @@ class BaseLayer(nn.Module):
     # ---- properties -----------------------------------------------------------------------------
 
     @_Property
-    def hparams(self) -> PaxConfig[Self]:
+    def hparams(self: Own) -> PaxConfig[Own]:
         """A config with the current value of every field; layers in fields as their configs."""
         cached = vars(self).get("_hparams")
         if cached is None:
-            cached = vars(self)["_hparams"] = _config_of(self, lambda layer: layer.hparams)
+            cached = vars(self)["_hparams"] = reflection.config_of(
+                self, lambda layer: layer.hparams
+            )
         return cached
 
     @_Property
@@ -223,7 +228,7 @@ class BaseLayer(nn.Module):
     # ---- children -------------------------------------------------------------------------------
 
     @nn.nowrap
-    def create_child(self, name: str, params: PaxConfig, *, skip_clone: bool = False) -> Any:
+    def create_child(self, name: str, params: Any, *, skip_clone: bool = False) -> Any:
         """Builds a child layer; in `setup` it becomes `self.<name>`.
 
         Args:
@@ -244,9 +249,7 @@ class BaseLayer(nn.Module):
         return child
 
     @nn.nowrap
-    def create_children(
-        self, name: str, params: Sequence[PaxConfig], *, skip_clone: bool = False
-    ) -> Any:
+    def create_children(self, name: str, params: Any, *, skip_clone: bool = False) -> Any:
         """Builds the children `<name>_0`, `<name>_1`, ...; in `setup` they become `self.<name>`.
 
         Args:
@@ -276,9 +279,7 @@ class BaseLayer(nn.Module):
     # ---- variables ------------------------------------------------------------------------------
 
     @nn.nowrap
-    def create_variable(
-        self, name: str, var_hparams: WeightHParams, trainable: bool = True
-    ) -> Any:
+    def create_variable(self, name: str, var_hparams: WeightHParams, trainable: bool = True) -> Any:
         """Declares a variable.
 
         Args:
@@ -328,7 +329,7 @@ class BaseLayer(nn.Module):
         name: str,
         weight_hparams: WeightHParams,
         scale_shape: Sequence[int] = (),
-        dtype: jnp.dtype = jnp.int8,  # pyright: ignore[reportArgumentType]
+        dtype: DTypeLike = jnp.int8,
         use_symmetric: bool = True,
         scale_hparams: WeightHParams | None = None,
     ) -> None:
@@ -470,10 +471,14 @@ class BaseLayer(nn.Module):
         Returns:
           Arrays, nested by collection, layer and variable.
         """
-        wanted = list(names.DEFAULT_INIT_MUTABLE_LIST) if mutable is None else mutable
-        return boxed.maybe_unbox_value(
-            super().init(rngs, *args, method=method, mutable=wanted, **kwargs)
-        )
+        wanted = names.DEFAULT_INIT_MUTABLE_LIST if mutable is None else mutable
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        listed = isinstance(wanted, (list, tuple))
+        # Variables are made whatever the caller wants to see, or reading them would fail.
+        run_with = [*names.DEFAULT_INIT_MUTABLE_LIST, *wanted] if listed else wanted
+        made = super().init(rngs, *args, method=method, mutable=run_with, **kwargs)
+        kept = {name: made[name] for name in made if name in wanted} if listed else made
+        return boxed.maybe_unbox_value(kept)
 
     @nn.nowrap
     def apply(
@@ -592,79 +597,3 @@ class BaseLayer(nn.Module):
                 "through `layer.init(key, ...)` or `layer.apply(variables, ...)`."
             )
         return self.scope
-
-
-def _check_dtype(layer: BaseLayer) -> None:
-    dtype = layer.dtype
-    try:
-        fine = dtype is not None and not isinstance(dtype, fdl.Buildable)
-        jnp.dtype(dtype)
-    except TypeError:
-        fine = False
-    if not fine:
-        raise TypeError(
-            f"{type(layer).__name__}: dtype is {dtype!r}, expected a dtype such as jnp.float32. To "
-            "build a layer from its config, call `config.Instantiate()`."
-        )
-
-
-def _declare_sharding(cls: type[BaseLayer], nested: str, field: str) -> None:
-    """Turns a nested sharding class into a dataclass and makes it the template of its field."""
-    sharding = cls.__dict__[nested]
-    base = getattr(BaseLayer, nested)
-    if not (isinstance(sharding, type) and issubclass(sharding, base)):
-        raise ValueError(f"{cls.__name__}.{nested} must derive from BaseLayer.{nested}.")
-    sharding = dataclasses.dataclass(frozen=True)(sharding)
-    setattr(cls, nested, sharding)
-    cls.__annotations__ = {**cls.__dict__.get("__annotations__", {}), field: PaxConfig[sharding]}
-    setattr(cls, field, template_field(sharding))
-
-
-def _reflecting(setup: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Makes `setup` write the layer's config at its end where the context asks for it."""
-
-    def setup_and_reflect(self: Any) -> None:
-        setup(self)
-        _reflect_config(self)
-
-    setup_and_reflect.__name__ = "setup"
-    setup_and_reflect.__doc__ = setup.__doc__
-    # Flax wrapped `setup` when the class was made, and wraps the same function only once.
-    setup_and_reflect.method_handler_wrapped = True  # pyright: ignore[reportFunctionMemberAccess]
-    return setup_and_reflect
-
-
-def _reflect_config(layer: BaseLayer) -> None:
-    if layer.reflect_configs and layer.is_mutable_collection(names.HYPER_PARAMS):
-        own = _config_of(layer, lambda _: None, of_template=lambda _: None)
-        layer.put_variable(names.HYPER_PARAMS, "_hparams", boxed.WrappedHParams(meta=own))
-
-
-def _config_of(
-    layer: BaseLayer,
-    of_layer: Callable[[BaseLayer], Any],
-    of_template: Callable[[Any], Any] | None = None,
-) -> PaxConfig[Any]:
-    """Config with the current field values, layers and layer templates in them replaced."""
-
-    def convert(value: Any) -> Any:
-        if children.is_layer(value):
-            return of_layer(value)
-        if of_template is not None and children.is_layer_config(value):
-            return of_template(value)
-        if isinstance(value, (list, tuple)) and any(map(_holds_layer, value)):
-            return [convert(item) for item in value]
-        if isinstance(value, Mapping) and any(map(_holds_layer, value.values())):
-            return {key: convert(item) for key, item in value.items()}
-        return value
-
-    fields = (field.name for field in dataclasses.fields(layer) if field.name != "parent")
-    return PaxConfig(type(layer), **{name: convert(getattr(layer, name)) for name in fields})
-
-
-def _holds_layer(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(map(_holds_layer, value))
-    if isinstance(value, Mapping):
-        return any(map(_holds_layer, value.values()))
-    return children.is_layer(value) or children.is_layer_config(value)

@@ -74,15 +74,13 @@ def is_kept(verbosity: int) -> bool:
     return context is None or verbosity <= context.summary_verbosity
 
 
-def evaluated(
-    name: str, tensor: Any | Callable[[], Any], summary_type: SummaryType
-) -> Any:
+def evaluated(name: str, tensor: Any, summary_type: SummaryType) -> Any:
     """Returns the tensor of a summary with a batch dim where its type has one.
 
     Args:
       name: For messages.
-      tensor: [B, height, width, channels] for images, [B, time] or [B, time, channels] for audio; the
-        batch dim may be missing. A function is called for it.
+      tensor: [B, height, width, channels] for images, [B, time, channels] for audio; the batch dim
+        may be missing. A function is called for it.
       summary_type: What the summary shows.
 
     Raises:

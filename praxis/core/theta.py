@@ -25,8 +25,8 @@ class Theta:
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(
-            f"{self._module.path_text}: theta.{name} cannot be assigned; trainable variables change "
-            "in the learner, and others through update_var."
+            f"{self._module.path_text}: theta.{name} cannot be assigned; trainable variables "
+            "change in the learner, and others through update_var."
         )
 
 

@@ -196,7 +196,7 @@ def _check_sharding(layer: "BaseLayer", name: str, hparams: WeightHParams) -> No
     if mapping is None and layer.mesh_shape is not None:
         if sum(size > 1 for size in shape) > 1:
             logging.warning(
-                "%s: variable %r of shape %s has no sharding on the mesh %s: every device holds it.",
+                "%s: variable %r of shape %s has no sharding on mesh %s: every device holds it.",
                 layer.path_text,
                 name,
                 list(shape),

@@ -5,7 +5,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Shaped
 
-from praxis import base_layer, pax_fiddle, pytypes
+from praxis import base_layer, pax_fiddle
 from praxis.layers import activations, base_ops
 from praxis.layers.checks import check_last_axis, check_sizes
 from praxis.layers.sharding import shard_output
@@ -15,7 +15,7 @@ template_field = base_layer.template_field
 WeightInit = base_layer.WeightInit
 WeightHParams = base_layer.WeightHParams
 LayerTpl = pax_fiddle.Config[base_layer.BaseLayer]
-SplitDimsMapping = pytypes.SplitDimsMapping
+SplitDimsMapping = base_layer.SplitDimsMapping
 
 
 def project_last_dim(

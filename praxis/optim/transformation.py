@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,9 @@ from praxis.core.nested_map import NestedMap
 from praxis.optim.specs import NestedWeightHParams, derive_partition_spec, replicated
 from praxis.optim.trees import masked_like, with_masked_nodes
 
-LearningRateFn = Callable[[Any], jax.Array]  # count of updates -> learning rate
-
-
-class TransformInitPartitionSpecFn(Protocol):
-    """Describes the state that `init` makes for variables of the given description."""
-
-    def __call__(self, var_hparams: NestedWeightHParams, /) -> Any: ...
+LearningRateFn = Callable[[Any], Any]  # count of updates -> learning rate, a scalar
+# Descriptions of variables -> descriptions of the state that `init` makes for them.
+TransformInitPartitionSpecFn = Callable[[NestedWeightHParams], Any]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,31 +44,28 @@ def _vmap_over_prefix(fn: Callable[..., Any], spmd_axis_names: list[Any]) -> Cal
     return fn
 
 
-def _update_with_summaries(
-    tx: GeneralGradientTransformation, groups: PrefixGroups, key: str, extra_args: dict[str, Any]
-) -> Callable[..., tuple[Any, Any]]:
+def _update_group(
+    tx: GeneralGradientTransformation,
+    groups: PrefixGroups,
+    key: str,
+    inputs: tuple[Any, Any, Any],
+    extra_args: dict[str, Any],
+) -> tuple[Any, Any]:
     """`tx.update` over the stacking dims of a group; its summaries are stacked as well."""
+    if not groups.prefix(key):
+        return tx.update(*inputs, **extra_args)
 
     def one_layer(updates: Any, state: Any, params: Any) -> tuple[Any, Any, dict[str, Any]]:
         with JaxContext.new_context() as context:
             updates, state = tx.update(updates, state, params, **extra_args)
         return updates, state, dict(context.summary_dict)
 
-    def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        all_layers = _vmap_over_prefix(one_layer, groups.spmd_axis_names(key))
-        updates, state, summaries = all_layers(updates, state, params)
-        for name, value in summaries.items() if JaxContext.has_context() else ():
-            stacked = f"{trim_summary_type_from_key(name)}.{list(groups.prefix(key))}"
-            add_global_summary(stacked, value, get_summary_type_from_key(name))
-        return updates, state
-
-    return update if groups.prefix(key) else _plain_update(tx, extra_args)
-
-
-def _plain_update(
-    tx: GeneralGradientTransformation, extra_args: dict[str, Any]
-) -> Callable[..., tuple[Any, Any]]:
-    return lambda updates, state, params: tx.update(updates, state, params, **extra_args)
+    all_layers = _vmap_over_prefix(one_layer, groups.spmd_axis_names(key))
+    updates, state, summaries = all_layers(*inputs)
+    for name, value in summaries.items() if JaxContext.has_context() else ():
+        stacked = f"{trim_summary_type_from_key(name)}.{list(groups.prefix(key))}"
+        add_global_summary(stacked, value, get_summary_type_from_key(name))
+    return updates, state
 
 
 def get_transformations_with_vectorized_repeat_prefix(
@@ -112,11 +109,9 @@ def get_transformations_with_vectorized_repeat_prefix(
     ) -> tuple[Any, NestedMap]:
         new_updates, new_state = {}, NestedMap()
         for key in groups.keys:
-            new_updates[key], new_state[key] = _update_with_summaries(tx, groups, key, extra_args)(
-                groups.take(updates, key),
-                state[key],
-                None if params is None else groups.take(params, key),
-            )
+            own_params = None if params is None else groups.take(params, key)
+            inputs = (groups.take(updates, key), state[key], own_params)
+            new_updates[key], new_state[key] = _update_group(tx, groups, key, inputs, extra_args)
         return groups.merge(new_updates), new_state
 
     if not isinstance(tx, ShardedGradientTransformation):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from jax.core import Tracer
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
@@ -106,6 +107,15 @@ def with_sharding_constraint(x: Any, axis_resources: Any) -> Any:
     """As `jax.lax.with_sharding_constraint`; without a mesh context the value is returned as is."""
     if not global_mesh_defined():
         return x
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(x))
+    if not traced and not jax.sharding.get_abstract_mesh().empty:
+        # Outside of jit JAX refuses a bare spec for an array that is on one device.
+        mesh = jax.sharding.get_mesh()
+        axis_resources = jax.tree.map(
+            lambda spec: NamedSharding(mesh, spec) if isinstance(spec, PartitionSpec) else spec,
+            axis_resources,
+            is_leaf=lambda spec: isinstance(spec, PartitionSpec),
+        )
     return jax.lax.with_sharding_constraint(x, axis_resources)
 
 

@@ -19,3 +19,11 @@ def with_sharding_constraint(x: Any, axis_resources: Any) -> Any:
     if not global_mesh_defined():
         return x
     return jax.lax.with_sharding_constraint(x, axis_resources)
+
+
+def active_mesh_axis_sizes() -> dict[str, int]:
+    """Returns the size of each axis of the active mesh by name; empty without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        mesh = jax_mesh.thread_resources.env.physical_mesh
+    return dict(mesh.shape)

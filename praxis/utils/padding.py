@@ -188,20 +188,18 @@ def concat_sequences_with_padding(
     # In float32: bfloat16 counts exactly only up to 256.
     lengths = jnp.sum(1 - paddings0.astype(jnp.float32), axis=1).astype(jnp.int32)
 
-    def join_row(row0: Array, row1: Array, length: Array) -> Array:
-        room = jnp.zeros(row1.shape, row0.dtype)
-        joined = jnp.concatenate([row0, room])
-        # Rows of row0 after its valid part are overwritten, or stay as padding after row1.
-        return jax.lax.dynamic_update_slice_in_dim(joined, row1.astype(row0.dtype), length, axis=0)
-
-    def join_paddings(row0: Array, row1: Array, length: Array) -> Array:
-        joined = jnp.ones([row0.size + row1.size], row0.dtype)
-        joined = jnp.where(jnp.arange(joined.size) < length, jnp.zeros_like(joined), joined)
-        return jax.lax.dynamic_update_slice_in_dim(joined, row1.astype(row0.dtype), length, axis=0)
+    def join(row0: Array, row1: Array, length: Array) -> Array:
+        # The padded places of row0 come last, after all of row1.
+        places = jnp.arange(row0.shape[0] + row1.shape[0])
+        after_row1 = jnp.where(
+            places < length + row1.shape[0], places - length + row0.shape[0], places - row1.shape[0]
+        )
+        sources = jnp.where(places < length, places, after_row1)
+        return jnp.concatenate([row0, row1.astype(row0.dtype)])[sources]
 
     return (
-        jax.vmap(join_row)(input0, input1, lengths),
-        jax.vmap(join_paddings)(paddings0, paddings1, lengths),
+        jax.vmap(join)(input0, input1, lengths),
+        jax.vmap(join)(paddings0, paddings1, lengths),
     )
 
 

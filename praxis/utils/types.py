@@ -31,7 +31,7 @@ NestedShapeDtypeStruct = Nested[ShapeDtypeStruct]
 NestedShapeDtypeLike = Nested[ShapeDtypeStruct | JTensor | NpTensor]
 
 SummaryDict = dict[str, JTensor]
-LogicalAxisRules = Sequence[tuple[str, str | None]]
+LogicalAxisRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
 
 
 class _StandIn(type):

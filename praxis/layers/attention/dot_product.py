@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Shaped
 
-from praxis import base_layer, pax_fiddle, pytypes
+from praxis import base_layer, pax_fiddle
 from praxis.layers import base_ops, embedding_softmax, stochastics
 from praxis.layers.attention import projection, score
 from praxis.layers.attention.cache import TimeStep, write_steps
@@ -15,7 +15,7 @@ from praxis.layers.checks import check_sizes
 template_field = base_layer.template_field
 WeightInit = base_layer.WeightInit
 LayerTpl = pax_fiddle.Config[base_layer.BaseLayer]
-SplitDimsMapping = pytypes.SplitDimsMapping
+SplitDimsMapping = base_layer.SplitDimsMapping
 DecodeStateTransformFn = base_layer.DecodeStateTransformFn
 
 Heads = Float[Array, "..."]
@@ -172,7 +172,9 @@ class DotProductAttention(base_layer.BaseLayer):
             self.create_child("layer_norm_q", self.ln_tpl.clone().set(dim=self.head_dims))
             self.create_child("layer_norm_k", self.ln_tpl.clone().set(dim=self.head_dims))
         if self.internal_enable_query_scale and self.internal_enable_per_dim_scale:
-            self.create_child("per_dim_scale", self.per_dim_scale_tpl.clone().set(dim=self.head_dims))
+            self.create_child(
+                "per_dim_scale", self.per_dim_scale_tpl.clone().set(dim=self.head_dims)
+            )
         dropout = self.dropout_tpl.clone().set(keep_prob=1.0 - self.atten_dropout_prob)
         self.create_child("atten_dropout", dropout)
         self.create_child("qk_einsum", self.qk_einsum_tpl)

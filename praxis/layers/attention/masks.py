@@ -134,7 +134,9 @@ def merge_masks(a: Shaped[Array, "..."], b: Shaped[Array, "..."]) -> Float[Array
             "only if there are as many queries as keys."
         )
     a, b = (_by_query(mask) if mask.shape[2] < target_len else mask for mask in (a, b))
-    if a.shape[1:] != b.shape[1:] or (a.shape[0] != b.shape[0] and 1 not in (a.shape[0], b.shape[0])):
+    if a.shape[1:] != b.shape[1:] or (
+        a.shape[0] != b.shape[0] and 1 not in (a.shape[0], b.shape[0])
+    ):
         raise ValueError(f"merge_masks: {shapes}, expected the same shape but for a size of 1.")
     return jnp.minimum(a, b)
 

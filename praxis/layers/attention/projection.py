@@ -1,10 +1,12 @@
 """Projections between the model width and the heads of attention."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from praxis import base_layer, pax_fiddle, pytypes
+from praxis import base_layer, pax_fiddle
 from praxis.layers import base_ops
 from praxis.layers.attention.cache import TimeStep
 from praxis.layers.checks import check_last_axis, check_sizes
@@ -13,7 +15,7 @@ template_field = base_layer.template_field
 WeightInit = base_layer.WeightInit
 WeightHParams = base_layer.WeightHParams
 LayerTpl = pax_fiddle.Config[base_layer.BaseLayer]
-SplitDimsMapping = pytypes.SplitDimsMapping
+SplitDimsMapping = base_layer.SplitDimsMapping
 
 
 def merge_split_dims(split: SplitDimsMapping, first: int) -> SplitDimsMapping:
@@ -24,7 +26,7 @@ def merge_split_dims(split: SplitDimsMapping, first: int) -> SplitDimsMapping:
     """
     if split is None or len(split) == 2:
         return split
-    merged: list[str | int] = []
+    merged: list[Any] = []
     for entry in split[first : first + 2]:
         axes = [entry] if isinstance(entry, str | int) else list(entry or ())
         merged += [axis for axis in axes if isinstance(axis, str) or axis >= 0]
@@ -86,7 +88,7 @@ class AttentionProjection(base_layer.BaseLayer):
         heads = [self.num_heads, self.dim_per_head]
         stored = [heads[0] * heads[1]] if self.attention_combine_dims else heads
         shape = [*stored, self.input_dim] if self._heads_first else [self.input_dim, *stored]
-        fans = {}
+        fans: dict[str, Any] = {}
         if self.explicit_fan_in_fan_out_axes:
             width_axis, head_axes = -len(shape), list(range(-len(stored), 0))
             if self._heads_first:
@@ -149,7 +151,9 @@ class AttentionProjection(base_layer.BaseLayer):
             outputs += jnp.expand_dims(bias, range(outputs.ndim - bias.ndim))
         return outputs
 
-    def extend_step(self, inputs: Float[Array, "..."], *, time_step: TimeStep) -> Float[Array, "..."]:
+    def extend_step(
+        self, inputs: Float[Array, "..."], *, time_step: TimeStep
+    ) -> Float[Array, "..."]:
         """Projects one decoding step, or several: as `__call__`."""
         del time_step
         return self(inputs)
@@ -194,7 +198,7 @@ class CombinedQKVProjectionLayer(base_layer.BaseLayer):
         if self.attention_combine_dims:
             stored = [self.num_heads * self.dim_per_head]
             wt = merge_split_dims(wt, 1)
-        fans = {}
+        fans: dict[str, Any] = {}
         if self.explicit_fan_in_fan_out_axes:
             head_axes = list(range(-len(stored), 0))
             fans = {"fan_in_axes": [-len(stored) - 1], "fan_out_axes": head_axes}

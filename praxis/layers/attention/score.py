@@ -56,9 +56,7 @@ def cap_logits(logits: Float[Array, "*B"], cap: float) -> Float[Array, "*B"]:
     return cap * jnp.tanh(logits / cap) if cap > 0.0 else logits
 
 
-def softmax(
-    logits: Float[Array, "*B S"], extra_logit: float | None = None
-) -> Float[Array, "*B S"]:
+def softmax(logits: Float[Array, "*B S"], extra_logit: float | None = None) -> Float[Array, "*B S"]:
     """Softmax over the last axis, with room for a key that is not there.
 
     Args:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from praxis import base_layer, pax_fiddle, py_utils
-from praxis.core.weights import SplitDimsMapping
 from praxis.layers import linears
 from praxis.layers.checks import check_last_axis, check_sizes
 from praxis.layers.embedding import labels, lookup, losses
@@ -52,8 +51,8 @@ class GShardSharedEmbeddingSoftmax(base_layer.BaseLayer):
           extend_step_out: Of looked up rows and of logits in decoding, [B, D] and [B, V].
         """
 
-        emb_out_split_dims_mapping: SplitDimsMapping = None
-        extend_step_out: SplitDimsMapping = None
+        emb_out_split_dims_mapping: base_layer.SplitDimsMapping = None
+        extend_step_out: base_layer.SplitDimsMapping = None
 
     input_dims: int = 0
     num_classes: int = 0
@@ -159,13 +158,13 @@ class GShardSharedEmbeddingSoftmax(base_layer.BaseLayer):
         weights = jnp.broadcast_to(class_weights[..., 0].astype(jnp.float32), inputs.shape[:-1])
         logits = losses.at_least_float32(self.get_logits(inputs, input_ids))
         log_probs = jax.nn.log_softmax(logits, axis=-1)
-        ids = None if class_ids is None else class_ids[..., 0]
 
         def xent_of(smoothing: losses.LabelSmoothing) -> Float[Array, "..."]:
-            if class_probabilities is None:
-                return losses.label_cross_entropy(logits, ids, smoothing)
-            probs = smoothing.apply(class_probabilities.astype(logits.dtype))
-            return losses.distribution_cross_entropy(log_probs, probs)
+            if class_probabilities is not None:
+                probs = smoothing.apply(class_probabilities.astype(logits.dtype))
+                return losses.distribution_cross_entropy(log_probs, probs)
+            assert class_ids is not None
+            return losses.label_cross_entropy(logits, class_ids[..., 0], smoothing)
 
         total_weight = jnp.sum(weights)
         denominator = (

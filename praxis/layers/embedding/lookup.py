@@ -9,20 +9,31 @@ from jaxtyping import Array, Float, Integer, Shaped
 
 from praxis import base_layer
 from praxis.layers import base_ops
+from praxis.layers.embedding.losses import at_least_float32
+from praxis.layers.sharding import shard_output
 
 INDEX = "index"
 MATMUL = "matmul"
 LOOKUP_STYLES = (INDEX, MATMUL)
 
 
+def gather(table: Float[Array, "V D"], ids: Integer[Array, "*B"]) -> Float[Array, "*B D"]:
+    """Rows of `table`: the last one for ids above V - 1, and counted from the end below 0.
+
+    The row gradients of one id are added up in float32: a 16-bit sum loses frequent ids.
+    """
+    return at_least_float32(table)[ids].astype(table.dtype)
+
+
 def gather_or_zero(table: Float[Array, "V D"], ids: Integer[Array, "*B"]) -> Float[Array, "*B D"]:
     """Rows of `table`; zeros where an id is outside [0, V).
 
-    Equals `one_hot(ids, V) @ table` without its V * D multiplications a token. The row gradients of
-    one id are added up in float32, as in the matrix product; a 16-bit sum loses frequent ids.
+    Equals `one_hot(ids, V) @ table` without its V * D multiplications a token. Gradients are added
+    up in float32, as in the matrix product.
     """
-    wide = table.astype(jnp.promote_types(table.dtype, jnp.float32))
-    rows = wide.at[ids].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    rows = (
+        at_least_float32(table).at[ids].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    )
     return rows.astype(table.dtype)
 
 
@@ -34,21 +45,25 @@ def lookup_rows(
     array_lookup: base_layer.BaseLayer,
     einsum: base_layer.BaseLayer,
 ) -> Float[Array, "*B D"]:
-    """Reads one row an id through the op of the layer that owns the table.
+    """Reads one row for each id, through the op of the layer that owns the table.
+
+    The plain ops are computed by a gather. An op that a config put in their place is called, with
+    the product that `style` stands for.
 
     Args:
       table: [V, D].
       ids: [...].
       style: 'index' indexes the table, so an id above V - 1 reads the last row and a negative one
         counts from the end. 'matmul' gives zeros for ids outside [0, V).
-      array_lookup: `(table, ids) -> table[ids]`, used by 'index'.
-      einsum: `(equation, one_hot, table)`, used by 'matmul' when it is not the plain `EinsumOp`: an
-        injected op must see the product, the plain one is computed by a gather.
+      array_lookup: `(table, ids) -> rows`, of 'index'.
+      einsum: `(equation, one_hot, table) -> rows`, of 'matmul'.
 
     Returns:
       [..., D], in the dtype of the table.
     """
     if style == INDEX:
+        if type(array_lookup) is base_ops.ArrayLookup:
+            return gather(table, ids)
         return array_lookup(table, ids)
     if type(einsum) is base_ops.EinsumOp:
         return gather_or_zero(table, ids)
@@ -82,16 +97,5 @@ def check_ids(layer: base_layer.BaseLayer, ids: Shaped[Array, "*B"]) -> None:
 
 
 def shard_rows(layer: base_layer.BaseLayer, rows: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-    """Shards looked up rows by `emb_out_split_dims_mapping` of the layer.
-
-    In decoding the rows are [B, D] while the mapping is written for [B, T, D]: then
-    `extend_step_out` is used where it is set, else the entries of B and D.
-    """
-    sharding = layer.activation_split_dims_mapping
-    mapping = sharding.emb_out_split_dims_mapping
-    if rows.ndim == 2:
-        if (step_mapping := getattr(sharding, "extend_step_out", None)) is not None:
-            mapping = step_mapping
-        elif mapping is not None and len(mapping) == 3:
-            mapping = [mapping[0], mapping[2]]
-    return base_layer.maybe_shard(rows, mapping, layer.mesh_axis_names)
+    """Shards looked up rows by `emb_out_split_dims_mapping` of the layer."""
+    return shard_output(layer, rows, field="emb_out_split_dims_mapping")

@@ -43,7 +43,7 @@ class LabelSmoothing:
 
 def at_least_float32(x: Shaped[Array, "*B"]) -> Float[Array, "*B"]:
     """Widens 16-bit floats, and turns integers into floats."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
 
 
 def is_label(class_ids: Integer[Array, "*B"], num_classes: int) -> Bool[Array, "*B V"]:
@@ -114,7 +114,7 @@ def mean_square(
     return jnp.sum(jnp.square(log_normalizers) * weights) / denominator
 
 
-def soft_cap(logits: Float[Array, "*B V"], cap: float | None) -> Float[Array, "*B V"]:
+def soft_cap(logits: Float[Array, "*B V"], cap: int | float | None) -> Float[Array, "*B V"]:
     """Squeezes logits into (-cap, cap): `cap * tanh(logits / cap)`. 0 and None leave them alone."""
     if not cap:
         return logits

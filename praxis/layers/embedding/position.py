@@ -13,8 +13,8 @@ def sinusoids(
     position: Shaped[Array, "*B"],
     *,
     embedding_dims: int,
-    min_timescale: float,
-    max_timescale: float,
+    min_timescale: int | float,
+    max_timescale: int | float,
 ) -> Float[Array, "*B D"]:
     """Sines, then cosines, of the position at geometrically spaced frequencies.
 

@@ -1,6 +1,5 @@
 """Sinusoidal position embeddings of a grid, for images."""
 
-import einops
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
@@ -8,8 +7,8 @@ from praxis import base_layer
 from praxis.layers.checks import check_sizes
 
 MAX_TIMESCALE = 10_000.0
-# Values of the field `pos_transform` in the spelling of einops.
-EINOPS_PATTERNS = {"hwd->(hw)d": "h w d -> (h w) d", "hwd->(wh)d": "h w d -> (w h) d"}
+# Order of the axes in the list of positions, by value of the field `pos_transform`.
+AXIS_ORDERS = {"hwd->(hw)d": (0, 1, 2), "hwd->(wh)d": (1, 0, 2)}
 
 
 def grid_sinusoids(height: int, width: int, embedding_dims: int) -> Float[Array, "H W D"]:
@@ -84,10 +83,10 @@ class PositionalEmbedding2D(base_layer.BaseLayer):
         for field in ("num_prepend_cls_tokens", "num_append_cls_tokens"):
             if (number := getattr(self, field)) < 0:
                 raise ValueError(f"{self.path_text}: {field} is {number}, expected at least 0.")
-        if self.pos_transform not in EINOPS_PATTERNS:
+        if self.pos_transform not in AXIS_ORDERS:
             raise ValueError(
                 f"{self.path_text}: pos_transform is {self.pos_transform!r}, expected one of "
-                f"{list(EINOPS_PATTERNS)}."
+                f"{list(AXIS_ORDERS)}."
             )
 
     def __call__(
@@ -111,6 +110,7 @@ class PositionalEmbedding2D(base_layer.BaseLayer):
                 f"h * w = {self.h} * {self.w}, and {sum(cls_tokens)} class tokens."
             )
         grid = grid_sinusoids(self.h, self.w, self.embedding_dims)
-        signal = einops.rearrange(grid, EINOPS_PATTERNS[self.pos_transform])  # [h * w, D]
+        grid = jnp.transpose(grid, AXIS_ORDERS[self.pos_transform])
+        signal = grid.reshape(-1, self.embedding_dims)  # [h * w, D]
         signal = jnp.pad(signal, (cls_tokens, (0, 0)))
         return signal[jnp.newaxis].astype(self.fprop_dtype)

@@ -10,8 +10,8 @@ def rotate_by_position(
     inputs: Float[Array, "*B H"],
     position: Shaped[Array, "*P"],
     *,
-    min_timescale: float,
-    max_timescale: float,
+    min_timescale: int | float,
+    max_timescale: int | float,
 ) -> Float[Array, "*B H"]:
     """Rotates pairs of features by angles proportional to the position.
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from praxis import base_layer, pax_fiddle
-from praxis.core.weights import SplitDimsMapping
 from praxis.layers import activations, base_ops, linears
 from praxis.layers.checks import check_last_axis
 from praxis.layers.embedding import lookup, losses
@@ -47,8 +46,8 @@ class SharedEmbeddingSoftmax(FullSoftmax):
           extend_step_out: Of looked up rows and of logits in decoding, [B, D] and [B, V].
         """
 
-        emb_out_split_dims_mapping: SplitDimsMapping = None
-        extend_step_out: SplitDimsMapping = None
+        emb_out_split_dims_mapping: base_layer.SplitDimsMapping = None
+        extend_step_out: base_layer.SplitDimsMapping = None
 
     array_lookup_tpl: LayerTpl = template_field(base_ops.ArrayLookup)
     einsum_tpl: LayerTpl = template_field(base_ops.EinsumOp)

@@ -176,7 +176,7 @@ class FullSoftmax(base_layer.BaseLayer):
         labels.check_labels(self, inputs, class_weights, class_ids, class_probabilities)
         weights = jnp.broadcast_to(class_weights[..., 0].astype(jnp.float32), inputs.shape[:-1])
         ids = None if class_ids is None else class_ids[..., 0]
-        if self._runs_in_chunks(inputs, class_probabilities):
+        if ids is not None and self._runs_in_chunks(inputs, class_probabilities):
             logits, log_probs = None, None
             stats = self._stats_in_chunks(inputs, ids, input_ids)
         else:
@@ -228,10 +228,11 @@ class FullSoftmax(base_layer.BaseLayer):
         """
         if self.bi_tempered_loss_tpl is not None:
             xent = self.bi_tempered_loss(logits, self._target_probs(ids, probs, logits))
-        elif probs is None:
-            xent = losses.label_cross_entropy(logits, ids, self._smoothing())
-        else:
+        elif probs is not None:
             xent = losses.distribution_cross_entropy(self.logits_to_logp(logits), probs)
+        else:
+            assert ids is not None
+            xent = losses.label_cross_entropy(logits, ids, self._smoothing())
         return TokenStats(
             xent=xent,
             argmax=jnp.argmax(logits, axis=-1),

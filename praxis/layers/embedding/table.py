@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from praxis import base_layer
-from praxis.core.weights import SplitDimsMapping
 from praxis.layers import base_ops
 from praxis.layers.checks import check_sizes
 from praxis.layers.embedding import lookup
@@ -54,7 +53,7 @@ class Embedding(base_layer.BaseLayer):
           emb_out_split_dims_mapping: Of the rows, [B, T, D].
         """
 
-        emb_out_split_dims_mapping: SplitDimsMapping = None
+        emb_out_split_dims_mapping: base_layer.SplitDimsMapping = None
 
     num_classes: int = 0
     input_dims: int = 0

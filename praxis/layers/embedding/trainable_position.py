@@ -4,7 +4,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from praxis import base_layer, pax_fiddle
-from praxis.core.weights import SplitDimsMapping
 from praxis.layers import base_ops
 from praxis.layers.checks import check_sizes
 from praxis.layers.embedding import lookup
@@ -44,7 +43,7 @@ class TrainablePositionalEmbedding(PositionalEmbedding):
           emb_out_split_dims_mapping: Of the vectors, [B, T, D].
         """
 
-        emb_out_split_dims_mapping: SplitDimsMapping = None
+        emb_out_split_dims_mapping: base_layer.SplitDimsMapping = None
 
     max_seq_length: int = 10_240
     lookup_style: str = lookup.MATMUL

@@ -70,11 +70,14 @@ def channel_paddings(
     """Gives paddings [B, ...] the rank of `inputs`, with axes of size 1 at the end.
 
     Raises:
-      ValueError: if the paddings do not have the leading shape of the inputs.
+      ValueError: if the paddings do not have the leading axes of the inputs, or size 1 there.
     """
-    if paddings.ndim >= inputs.ndim or paddings.shape != inputs.shape[: paddings.ndim]:
+    fits = paddings.ndim <= inputs.ndim and all(
+        size in (1, full) for size, full in zip(paddings.shape, inputs.shape, strict=False)
+    )
+    if not fits:
         raise ValueError(
             f"{layer.path_text}: paddings have shape {paddings.shape}, inputs have shape "
-            f"{inputs.shape}; expected paddings with the leading axes of the inputs."
+            f"{inputs.shape}; expected paddings with the leading axes of the inputs, or 1 there."
         )
     return paddings.reshape(paddings.shape + (1,) * (inputs.ndim - paddings.ndim))

@@ -25,11 +25,6 @@ class NormStatistics(NamedTuple):
     gamma: Float[Array, " D"]
 
 
-@pax_fiddle.auto_config
-def _zero_init() -> WeightInit:
-    return WeightInit.Constant(0.0)
-
-
 class BatchNorm(BaseNormalization):
     """Normalizes each channel by its mean and variance over all other axes.
 
@@ -41,7 +36,7 @@ class BatchNorm(BaseNormalization):
       dim: D, at least 1. Required.
       decay: Weight of the old value in the moving averages.
       use_moving_avg_in_training: Normalize by the moving averages, this batch included, in
-        training too, and leave out beta and gamma there.
+        training too. Beta and gamma are then left out, in evaluation as well.
       set_padded_output_to_zero: Zero the outputs at padded positions.
       force_eval_mode: Behave as in evaluation always.
       gamma_init: Initializer of `gamma`.
@@ -61,7 +56,9 @@ class BatchNorm(BaseNormalization):
     use_moving_avg_in_training: bool = False
     set_padded_output_to_zero: bool = True
     force_eval_mode: bool = False
-    gamma_init: WeightInit = pax_fiddle.instance_field(_zero_init)
+    gamma_init: WeightInit = pax_fiddle.instance_field(
+        pax_fiddle.auto_config(lambda: WeightInit.Constant(0.0))
+    )
 
     def setup(self) -> None:
         self._create_vector("beta", WeightInit.Constant(0.0))
@@ -84,6 +81,8 @@ class BatchNorm(BaseNormalization):
           paddings: [..., 1] of the rank of the inputs, or None.
         """
         beta, gamma = self.theta.beta, 1 + self.theta.gamma
+        if self.use_moving_avg_in_training:
+            beta, gamma = jnp.zeros_like(beta), jnp.ones_like(gamma)
         moving_mean = self.get_var("moving_mean")
         moving_variance = self.get_var("moving_variance")
         if self.do_eval or self.force_eval_mode:
@@ -99,9 +98,7 @@ class BatchNorm(BaseNormalization):
         ):
             self.add_summary(name, value, verbosity=4)
         if self.use_moving_avg_in_training:
-            return NormStatistics(
-                moving_mean, moving_variance, jnp.zeros_like(beta), jnp.ones_like(gamma)
-            )
+            mean, variance = moving_mean, moving_variance
         return NormStatistics(mean, variance, beta, gamma)
 
     def _update_average(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -9,10 +10,10 @@ from jaxtyping import Array, Float
 
 from praxis.optim.schedules.base import BaseSchedule, as_float
 
-Point = tuple[float, float]  # step, which may be fractional, and value
+Point = tuple[int | float, int | float]  # step, which may be fractional, and value
 
 
-def check_points(owner: str, start: Point, limit: Point) -> None:
+def check_points(owner: str, start: Sequence[int | float], limit: Sequence[int | float]) -> None:
     """Refuses points that are not pairs, or whose steps do not increase."""
     for field, point in (("start", start), ("limit", limit)):
         if len(point) != 2:
@@ -42,7 +43,7 @@ class Polynomial(BaseSchedule):
 
     start: Point = (0, 1.0)
     limit: Point = (1, 1.0)
-    power: int = 1
+    power: int | float = 1
     origin: str = "start"
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ class PiecewiseConstant(BaseSchedule):
     """
 
     boundaries: Sequence[int] | None = None
-    values: Sequence[int] | Sequence[float] | None = None
+    values: Sequence[int | float] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,7 +67,7 @@ class LinearRampupPiecewiseConstant(BaseSchedule):
     """
 
     boundaries: Sequence[int] | None = None
-    values: Sequence[float] | None = None
+    values: Sequence[int | float] | None = None
     p0: Linear = dataclasses.field(init=False, repr=False)
     p1: PiecewiseConstant = dataclasses.field(init=False, repr=False)
 

@@ -134,7 +134,7 @@ class LinearRampupPolynomialDecay(RampHoldDecay):
       power: exponent of the fraction.
     """
 
-    power: int = 1
+    power: int | float = 1
 
     def _decay(self, length: int, final: float) -> BaseSchedule:
         return Polynomial(start=(0, self.max), limit=(length, final), power=self.power)

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from praxis import base_layer, pax_fiddle
-from praxis.layers import losses as loss_layers
 from praxis.layers.embedding import losses
 from praxis.layers.embedding.softmax import FullSoftmax
 
 RNG = np.random.default_rng(0)
 W, BIAS = RNG.standard_normal((3, 7)), RNG.standard_normal(7)
-VARIABLES = {"params": {"logits_ffn": {"linear": {"w": np.float32(W)}, "bias": {"b": np.float32(BIAS)}}}}
+VARIABLES = {
+    "params": {"logits_ffn": {"linear": {"w": jnp.float32(W)}, "bias": {"b": jnp.float32(BIAS)}}}
+}
 X = RNG.standard_normal((2, 5, 3)).astype(np.float32)
 IDS = RNG.integers(0, 7, (2, 5, 1)).astype(np.int32)
-WEIGHTS = np.float32([[1, 1, 0, 0.5, 1], [0, 1, 1, 1, 2]])[..., np.newaxis]
+WEIGHTS = np.array([[[1], [1], [0], [0.5], [1]], [[0], [1], [1], [1], [2]]], np.float32)
 
 
 def build(**fields):
@@ -74,7 +75,7 @@ def test_outputs_for_ids():
 
 
 def test_probabilities_win_over_ids():
-    probs = np.float32(RNG.dirichlet(np.ones(7), (2, 5)))
+    probs = RNG.dirichlet(np.ones(7), (2, 5)).astype(np.float32)
     outputs = run(build(label_smoothing_prob=0.3), X, WEIGHTS, IDS, probs)
     close(outputs.per_example_xent, reference(probs))
     assert "accuracy" in outputs
@@ -109,10 +110,15 @@ def test_soft_cap_and_scale_before_logits():
 def test_without_projection_the_inputs_are_the_logits():
     logits = RNG.standard_normal((2, 5, 7)).astype(np.float32)
     layer = build(feed_forward_tpl=None)
-    assert layer.init(jax.random.PRNGKey(0), jnp.asarray(logits), jnp.asarray(WEIGHTS), jnp.asarray(IDS)) == {}
+    assert (
+        layer.init(
+            jax.random.PRNGKey(0), jnp.asarray(logits), jnp.asarray(WEIGHTS), jnp.asarray(IDS)
+        )
+        == {}
+    )
     outputs = run(layer, logits, WEIGHTS, IDS)
     np.testing.assert_array_equal(outputs.logits, logits)
-    close(outputs.per_example_xent, reference(one_hot(), np.float64(logits)))
+    close(outputs.per_example_xent, reference(one_hot(), logits.astype(np.float64)))
 
 
 def test_z_loss_is_an_output_and_an_auxiliary_loss():
@@ -156,19 +162,25 @@ def test_chunks_create_the_same_variables():
 
 def test_chunks_do_not_apply_to_short_inputs_or_probabilities():
     assert run(build(chunk_size=6), X, WEIGHTS, IDS).logits is not None
-    probs = np.float32(RNG.dirichlet(np.ones(7), (2, 5)))
+    probs = RNG.dirichlet(np.ones(7), (2, 5)).astype(np.float32)
     outputs = run(build(chunk_size=2), X, WEIGHTS, class_probabilities=jnp.asarray(probs))
     close(outputs.per_example_xent, reference(probs))
 
 
-def test_bi_tempered_loss_takes_the_place_of_the_cross_entropy():
-    """With both temperatures 1 it is the cross entropy."""
-    tpl = pax_fiddle.Config(loss_layers.BiTemperedLoss, t1=1.0, t2=1.0)
-    layer = build(bi_tempered_loss_tpl=tpl)
-    args = [jnp.asarray(a) for a in (X, WEIGHTS, IDS)]
-    extra = layer.init(jax.random.PRNGKey(0), *args)["non_trainable"]
-    outputs = layer.apply(VARIABLES | {"non_trainable": extra}, *args)
-    close(outputs.per_example_xent, reference(one_hot()))
+class SquaredError(base_layer.BaseLayer):
+    """A loss of the signature that `bi_tempered_loss_tpl` wants."""
+
+    def __call__(self, logits, probs):
+        return jnp.sum(jnp.square(logits - probs), axis=-1)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_bi_tempered_loss_gets_logits_and_smoothed_labels(chunk_size):
+    tpl = pax_fiddle.Config(SquaredError)
+    layer = build(bi_tempered_loss_tpl=tpl, label_smoothing_prob=0.2, chunk_size=chunk_size)
+    outputs = run(layer, X, WEIGHTS, IDS)
+    target = np.where(one_hot() == 1, 0.8, 0.2 / 6)
+    close(outputs.per_example_xent, ((X @ W + BIAS - target) ** 2).sum(axis=-1))
 
 
 def test_outputs_keep_the_input_dtype_and_losses_are_float32():
@@ -199,19 +211,23 @@ def test_building_leaves_the_template_alone():
 
 
 def test_loss_of_labels_makes_no_float_array_of_labels():
-    """The compiled gradient needs less memory than two more arrays over the classes."""
+    """The compiled gradient needs no room for another array over the classes."""
     num_tokens, num_classes = 64, 4096
     logits = jax.ShapeDtypeStruct((num_tokens, num_classes), jnp.float32)
     ids = jax.ShapeDtypeStruct((num_tokens,), jnp.int32)
     grad = jax.jit(jax.grad(lambda x, y: losses.label_cross_entropy(x, y).sum()))
     memory = grad.lower(logits, ids).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 2 * 4 * num_tokens * num_classes
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 0.1 * 4 * num_tokens * num_classes
 
 
 @pytest.mark.parametrize("smoothing", [losses.LabelSmoothing(), losses.LabelSmoothing(0.8, 0.04)])
 def test_gradient_of_label_loss_is_softmax_minus_target(smoothing):
     logits, ids = X @ W + BIAS, IDS[..., 0]
-    loss = lambda x: losses.label_cross_entropy(x, jnp.asarray(ids), smoothing).sum()
+
+    def loss(x):
+        return losses.label_cross_entropy(x, jnp.asarray(ids), smoothing).sum()
+
     target = np.where(one_hot() == 1, smoothing.on, smoothing.off)
     want = np.exp(log_softmax(logits)) * target.sum(axis=-1, keepdims=True) - target
     close(jax.grad(loss)(jnp.float32(logits)), want)

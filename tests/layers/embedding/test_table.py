@@ -8,11 +8,11 @@ import pytest
 from praxis import base_layer, pax_fiddle
 from praxis.layers import base_ops
 from praxis.layers.embedding.counter import TokenCounter
-from praxis.layers.embedding.lookup import gather_or_zero
+from praxis.layers.embedding.lookup import gather, gather_or_zero
 from praxis.layers.embedding.table import Embedding
 
 TABLE = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
-VARIABLES = {"params": {"emb_var": TABLE}}
+VARIABLES = {"params": {"emb_var": jnp.asarray(TABLE)}}
 
 
 def build(**fields):
@@ -25,6 +25,13 @@ class LoudEinsum(base_ops.EinsumOp):
 
     def __call__(self, equation, *args):
         return -super().__call__(equation, *args)
+
+
+class LoudLookup(base_ops.ArrayLookup):
+    """Negates the rows, so that a test sees that it ran."""
+
+    def __call__(self, x, idx):
+        return -super().__call__(x, idx)
 
 
 @pytest.mark.parametrize("style", ["index", "matmul"])
@@ -43,10 +50,13 @@ def test_styles_differ_for_ids_outside_the_table():
     np.testing.assert_array_equal(by_matmul, [[0] * 5] * 3 + [TABLE[6]])
 
 
-def test_injected_einsum_sees_the_product():
-    layer = build(lookup_style="matmul", einsum=pax_fiddle.Config(LoudEinsum))
-    rows = layer.apply(VARIABLES, jnp.array([2, 9]))
+def test_injected_ops_run():
+    ops = {"einsum": pax_fiddle.Config(LoudEinsum), "array_lookup": pax_fiddle.Config(LoudLookup)}
+    ids = jnp.array([2, 9])
+    rows = build(lookup_style="matmul", **ops).apply(VARIABLES, ids)
     np.testing.assert_allclose(rows, [-TABLE[2], np.zeros(5)], rtol=2e-5)
+    rows = build(lookup_style="index", **ops).apply(VARIABLES, ids)
+    np.testing.assert_array_equal(rows, [-TABLE[2], -TABLE[6]])
 
 
 @pytest.mark.parametrize("style", ["index", "matmul"])
@@ -67,11 +77,16 @@ def test_extend_step_reads_the_same_rows():
     np.testing.assert_array_equal(step, layer.apply(VARIABLES, ids))
 
 
-def test_gradient_of_a_frequent_id_adds_up_in_float32():
+@pytest.mark.parametrize("read", [gather, gather_or_zero])
+def test_gradient_of_a_frequent_id_adds_up_in_float32(read):
     """A bfloat16 sum of 1s stops at 256."""
     ids = jnp.zeros([1000], jnp.int32)
-    total = lambda table: jnp.sum(gather_or_zero(table, ids).astype(jnp.float32))
+
+    def total(table):
+        return jnp.sum(read(table, ids).astype(jnp.float32))
+
     grads = jax.jit(jax.grad(total))(jnp.ones([2, 3], jnp.bfloat16))
+    assert grads.dtype == jnp.bfloat16
     np.testing.assert_array_equal(grads, [[1000] * 3, [0] * 3])
 
 

@@ -1,0 +1,69 @@
+# Everything runs in .venv, which the targets make when it is missing or pyproject.toml has changed.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+# Length and log directory of the demo; a directory with a checkpoint continues from it.
+STEPS ?=
+DIR ?= runs/demo
+SHARED := ../shared
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Lists the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: setup
+setup: $(VENV)/.installed ## Makes .venv with the package and what the demo needs
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Pax needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[demo]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+.PHONY: demo
+demo: $(VENV)/.installed ## Trains a language model on Python's own sources (STEPS=20 DIR=folder: quick form)
+	$(PY) -m examples.stdlib_lm.demo --job_log_dir="$(DIR)" $(if $(STEPS),--steps=$(STEPS))
+
+.PHONY: test
+test: $(VENV)/.installed-dev ## Runs the tests
+	$(PY) -m pytest -n 2 -q
+
+.PHONY: golden
+golden: $(VENV)/.installed-dev ## Writes the parameter trees under tests/golden anew
+	$(PY) -m pytest -q tests/test_registry.py --update-golden
+
+.PHONY: lint
+lint: $(VENV)/.installed-dev ## Format, lint, types and import order
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/basedpyright
+	$(VENV)/bin/lint-imports
+
+.PHONY: recorded
+recorded: $(VENV)/.installed-dev ## Compares with recorded behaviour, where that folder stands beside the checkout
+	.ci/recorded $(SHARED)
+
+.PHONY: package
+package: $(VENV)/.installed-dev ## Builds the wheel and the source distribution into dist/
+	$(PY) -m build --outdir dist
+
+.PHONY: lock
+lock: ## Writes constraints.txt from what the newest versions resolve to
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet ".[dev]"
+	.venv-lock/bin/python -m pip --disable-pip-version-check freeze --exclude pax > constraints.txt
+	rm -rf .venv-lock
+
+.PHONY: clean
+clean: ## Removes .venv, runs and build results
+	rm -rf $(VENV) runs dist build

@@ -1,0 +1,1 @@
+"""A byte-level language model of Python's own standard library."""

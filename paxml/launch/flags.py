@@ -1,0 +1,45 @@
+"""The command-line flags of `python -m paxml.main` and `pax train`."""
+
+from absl import flags
+
+MODES = ("train", "eval", "decode", "decode_once", "infer")
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "exp", None, "Name of the experiment: registered, or module.Class of an importable module."
+)
+flags.DEFINE_string("job_log_dir", None, "Directory for everything that a run writes.")
+flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+flags.DEFINE_bool("eval_on_test", False, "Evaluate on the evaluation inputs while training.")
+flags.DEFINE_bool("decode_during_train", False, "Decode while training.")
+flags.DEFINE_bool("eval_during_decode", False, "Evaluate too in a decoding job.")
+flags.DEFINE_bool("enable_checkpoint_saving", True, "Write checkpoints.")
+flags.DEFINE_bool("jax_fully_async_checkpoint", False, "Write checkpoints while training goes on.")
+flags.DEFINE_integer("async_timeout_secs", 600, "Kept for old scripts: a save is waited for.")
+flags.DEFINE_bool(
+    "exit_after_ondemand_checkpoint", False, "Exit with code 1 after a termination signal."
+)
+flags.DEFINE_bool("tensorstore_use_ocdbt", False, "Not available.")
+flags.DEFINE_bool("enforce_restore_shape_check", False, "Always on; kept for old scripts.")
+flags.DEFINE_string("checkpoint_todelete_subdir", None, "Not available yet.")
+flags.DEFINE_string("restore_checkpoint_dir", None, "Directory of checkpoints, to decode.")
+flags.DEFINE_multi_integer("restore_checkpoint_step", None, "Steps of checkpoints, to decode.")
+flags.DEFINE_bool("decode_output_pickle", True, "Write a pickle beside the JSON lines.")
+flags.DEFINE_bool(
+    "globally_use_hardware_rng",
+    True,
+    "Use the `rbg` generator on accelerators. CPUs keep threefry, whose numbers do not depend on "
+    "how arrays are split.",
+)
+flags.DEFINE_bool("enable_summary_writer", True, "Write event files.")
+flags.DEFINE_integer("jax_profiler_port", None, "Port of the profiler's server.")
+flags.DEFINE_bool("multiprocess_gpu", False, "Start jax.distributed with the next three flags.")
+flags.DEFINE_string("server_addr", None, "Address of the coordinator, host:port.")
+flags.DEFINE_integer("num_hosts", 1, "Number of processes.")
+flags.DEFINE_integer("host_idx", 0, "Number of this process.")
+flags.DEFINE_integer(
+    "startup_random_jitter_max_secs", 60, "Longest random wait at the start of large jobs, seconds."
+)
+flags.DEFINE_bool("enable_auto_sharding", False, "Not available.")
+flags.DEFINE_bool("maybe_use_persistence_checkpointing", False, "Not available.")

@@ -1,0 +1,173 @@
+"""The program behind `python -m paxml.main`."""
+
+import logging as std_logging
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from absl import app, logging
+
+import paxml
+import praxis
+from paxml.experiment.base import BaseExperiment
+from paxml.experiment.lookup import get_experiment
+from paxml.launch.flags import FLAGS
+from paxml.launch.train import (
+    train_and_evaluate,
+    writable_directory,
+    write_experiment_class_vars_file,
+    write_hparams_file,
+)
+
+LARGE_JOB = 128
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs what the flags say.
+
+    Raises:
+      app.UsageError: for positional arguments, or without --exp or --job_log_dir.
+    """
+    if len(argv) > 1:
+        raise app.UsageError(f"Too many arguments: {list(argv[1:])}. Use flags, --name=value.")
+    show_own_messages()
+    set_up_jax()
+    experiment_config = create_experiment_config()
+    if FLAGS.job_log_dir is None:
+        raise app.UsageError("--job_log_dir is missing: give a directory for what the run writes.")
+    experiment_config.validate()
+    run(
+        experiment_config,
+        enable_checkpoint_saving=FLAGS.enable_checkpoint_saving,
+        startup_random_jitter_max_secs=FLAGS.startup_random_jitter_max_secs,
+    )
+
+
+def create_experiment_config() -> BaseExperiment:
+    """The experiment that --exp names.
+
+    Raises:
+      app.UsageError: without --exp.
+    """
+    if not FLAGS.exp:
+        raise app.UsageError(
+            "--exp is missing: give the name of an experiment, e.g. --exp=my_package.MyExperiment. "
+            "`pax list` shows those that are registered."
+        )
+    return get_experiment(FLAGS.exp)()
+
+
+def run(
+    experiment_config: BaseExperiment,
+    enable_checkpoint_saving: bool = True,
+    startup_random_jitter_max_secs: int = 60,
+) -> None:
+    """Runs an experiment in the mode of the flags.
+
+    Args:
+      experiment_config: The experiment.
+      enable_checkpoint_saving: Whether checkpoints are written.
+      startup_random_jitter_max_secs: Longest random wait at the start of large jobs, seconds.
+    """
+    if jax.process_count() > LARGE_JOB:
+        wait_with_random_jitter(0, startup_random_jitter_max_secs)
+    run_experiment(
+        experiment_config,
+        work_unit=None,
+        job_log_dir=FLAGS.job_log_dir,
+        enable_checkpoint_saving=enable_checkpoint_saving,
+    )
+
+
+def run_experiment(
+    experiment_config: BaseExperiment,
+    work_unit: Any,
+    job_log_dir: Any,
+    early_stopping_fn: Callable[..., bool] | None = None,
+    enable_checkpoint_saving: bool = True,
+) -> None:
+    """Writes the config of an experiment and runs it in the mode of the flags.
+
+    Args:
+      experiment_config: The experiment.
+      work_unit: Not used.
+      job_log_dir: Where everything is written.
+      early_stopping_fn: Called after each step; True ends training.
+      enable_checkpoint_saving: Whether checkpoints are written.
+
+    Raises:
+      ValueError: for flags that do not belong to the mode.
+      NotImplementedError: for modes that do not exist yet.
+    """
+    del work_unit
+    mode = FLAGS.mode
+    given = [
+        name for name in ("restore_checkpoint_dir", "restore_checkpoint_step") if FLAGS[name].value
+    ]
+    if given and not mode.startswith("decode"):
+        raise ValueError(
+            f"--{given[0]} belongs to the decoding modes, but --mode is {mode!r}. Training always "
+            "continues from the newest checkpoint in job_log_dir."
+        )
+    if mode != "train":
+        raise NotImplementedError(f"--mode={mode} is not available yet; use --mode=train.")
+    job_log_dir = writable_directory(job_log_dir)
+    write_experiment_class_vars_file(type(experiment_config), job_log_dir)
+    write_hparams_file(experiment_config, job_log_dir)
+    train_and_evaluate(
+        experiment_config,
+        job_log_dir,
+        maybe_use_persistence_checkpointing=FLAGS.maybe_use_persistence_checkpointing,
+        eval_on_test=FLAGS.eval_on_test,
+        checkpoint_todelete_subdir=FLAGS.checkpoint_todelete_subdir,
+        early_stopping_fn=early_stopping_fn,
+        run_decode=FLAGS.decode_during_train,
+        enable_auto_sharding=FLAGS.enable_auto_sharding,
+        enable_async_checkpointing=FLAGS.jax_fully_async_checkpoint,
+        enable_checkpoint_saving=enable_checkpoint_saving,
+        tensorstore_use_ocdbt=FLAGS.tensorstore_use_ocdbt,
+        exit_after_ondemand_checkpoint=FLAGS.exit_after_ondemand_checkpoint,
+        enable_summary_writer=FLAGS.enable_summary_writer,
+    )
+
+
+def set_up_jax() -> None:
+    """Starts the distributed service and the profiler, and chooses the random number generator."""
+    if FLAGS.multiprocess_gpu and FLAGS.num_hosts > 1:
+        jax.distributed.initialize(FLAGS.server_addr, FLAGS.num_hosts, FLAGS.host_idx)
+    if FLAGS.jax_profiler_port is not None:
+        jax.profiler.start_server(FLAGS.jax_profiler_port)
+    if FLAGS.globally_use_hardware_rng and jax.default_backend() != "cpu":
+        jax.config.update("jax_default_prng_impl", "rbg")
+    logging.info("Devices: %s", jax.devices())
+
+
+def wait_with_random_jitter(min_secs: int, max_secs: int) -> None:
+    """Sleeps, so that many processes do not ask the same server at once."""
+    time.sleep(random.uniform(min_secs, max_secs))
+
+
+def show_own_messages() -> None:
+    """Shows messages of this library from INFO on, and of others from WARNING on."""
+    if FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.INFO)
+        own = tuple(f"{os.path.dirname(str(one.__file__))}{os.sep}" for one in (paxml, praxis))
+        keep = _Keep(own)
+        for handler in std_logging.getLogger().handlers:
+            handler.addFilter(keep)
+
+
+class _Keep(std_logging.Filter):
+    """Drops what is below WARNING and comes from elsewhere."""
+
+    def __init__(self, directories: tuple[str, ...]) -> None:
+        super().__init__()
+        self._directories = directories
+
+    def filter(self, record: std_logging.LogRecord) -> bool:
+        return record.levelno >= std_logging.WARNING or record.pathname.startswith(
+            self._directories
+        )

@@ -1,0 +1,206 @@
+"""Evaluation programs: metrics over the batches of one input."""
+
+import abc
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+
+from paxml.output.formats import EvaluationMode
+from paxml.output.write import maybe_write_eval_outputs
+from paxml.partitioning.base import PartitionedStepFn, Partitioner
+from paxml.partitioning.create import get_step_fn
+from paxml.program.base import EvalProgramOutput, Program, get_summary_base_dir
+from paxml.program.batches import global_batch_size, split_numeric
+from paxml.summary.handler import SummaryHandler
+from paxml.summary.writer import get_summary_writer
+from paxml.task.single_task import SingleTask
+from paxml.train_states import TrainState
+from paxml.trainer.inputs import get_input_partition_specs
+from paxml.trainer.types import BaseStepFnStaticArgs, RunningMode, StepFnOutput
+from praxis import base_input, pax_fiddle
+from praxis.input.base import end_of_data
+from praxis.utils import trees
+
+
+class BaseEvalProgram(Program):
+    """Evaluates on one input. A subclass says what a step is."""
+
+    def __init__(self, input_p: pax_fiddle.Config[base_input.BaseInput]) -> None:
+        """Takes the config of the input; it is opened in `setup`."""
+        self._input_p = input_p
+        self._input: base_input.BaseInput | None = None
+
+    def setup(
+        self,
+        task: SingleTask,
+        partitioner: Partitioner,
+        job_log_dir: epath.PathLike,
+        eval_prng_seed: jax.Array,
+        enable_summary_writer: bool = True,
+    ) -> None:
+        """Opens the input and the event file.
+
+        Args:
+          task: The task.
+          partitioner: A partitioner that is set up.
+          job_log_dir: Where event files and outputs go.
+          eval_prng_seed: Evaluation key of the run, the same for all batches of a step.
+          enable_summary_writer: Whether event files are written.
+        """
+        self._task = task
+        self._partitioner = partitioner
+        self._job_log_dir = epath.Path(job_log_dir)
+        self._eval_key = partitioner.preprocess_prng_key(eval_prng_seed)
+        self._input = partitioner.preprocess_input_config(self._input_p).Instantiate()
+        self._static_args = BaseStepFnStaticArgs(
+            unpadded_global_batch_size=global_batch_size(self.eval_input)
+        )
+        self._writer = get_summary_writer(
+            get_summary_base_dir(job_log_dir) / f"eval_test_{self.eval_input.name}",
+            enable_summary_writer,
+        )
+        self._summaries = SummaryHandler(
+            self._writer, write_interval_steps=1, is_async=False, name=self.eval_input.name
+        )
+
+    @property
+    def eval_input(self) -> base_input.BaseInput:
+        """The input."""
+        if self._input is None:
+            raise ValueError(f"{type(self).__name__} is used before setup().")
+        return self._input
+
+    def should_run(self, state: TrainState, step: int) -> bool:
+        del state
+        interval = self._task.train.eval_interval_steps
+        return bool(interval) and step % interval == 0
+
+    def run(self, state: TrainState, step: int) -> EvalProgramOutput:
+        """Evaluates as many batches as the input says.
+
+        Raises:
+          ValueError: if the input has no batch, or fewer than its `eval_loop_num_batches`.
+        """
+        started = time.monotonic()
+        losses, scalars, clu_metrics, outputs = [], [], {}, []
+        out = None
+        for batch, texts in self._batches():
+            _, out = self.eval_step(state, self._eval_key, batch, self._static_args)
+            losses.append(out.loss)
+            scalars.append(out.weighted_scalars)
+            clu_metrics = _merged(clu_metrics, out.clu_metrics or {})
+            outputs.append({**_to_host(out.per_example_out), **texts})
+        if out is None:
+            raise ValueError(
+                f"Evaluation input {self.eval_input.name!r} gave no batch at step {step}. Check "
+                "that it has data and that a finite input sets reset_for_eval = True."
+            )
+        loss = float(np.mean(jax.device_get(losses)))
+        metrics = self._reduce(jax.device_get(scalars))
+        self._summaries.process(
+            step, loss, metrics, out.summary_tensors, clu_metrics=clu_metrics or None
+        )
+        self._writer.flush()
+        maybe_write_eval_outputs(
+            EvaluationMode.EVAL,
+            self._job_log_dir / EvaluationMode.EVAL.output_dir_name / self.eval_input.name,
+            step,
+            outputs,
+        )
+        values = {key: float(value) for key, (value, _) in metrics.items()}
+        logging.info(
+            "Evaluated %s at step %d: %d batches in %.1f s, loss %.6g",
+            *(self.eval_input.name, step, len(losses), time.monotonic() - started, loss),
+        )
+        return EvalProgramOutput(
+            state=state, eval_metrics={"loss": loss, **values}, num_eval_steps=len(losses)
+        )
+
+    @abc.abstractmethod
+    def eval_step(
+        self, state: TrainState, prng_key: jax.Array, inputs: Any, static_args: BaseStepFnStaticArgs
+    ) -> tuple[None, StepFnOutput]:
+        """Evaluates a batch."""
+
+    @abc.abstractmethod
+    def eval_input_partition_spec(self, inputs: Any) -> Any:
+        """Shardings of a batch."""
+
+    def shutdown(self) -> None:
+        if self._input is not None:
+            self._input = None
+            self._summaries.close()
+            self._writer.close()
+
+    def _batches(self) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Batches of one run on the devices, each with its texts, which stay on the host."""
+        source = self.eval_input
+        count = source.eval_loop_num_batches
+        until_end = source.reset_for_eval or count is None or count <= 0
+        done = 0
+        while until_end or done < count:
+            try:
+                batch = source.get_next_padded()
+            except Exception as error:
+                if not end_of_data(error):
+                    raise
+                if not until_end:
+                    raise ValueError(
+                        f"Evaluation input {source.name!r} ended after {done} batches, but "
+                        f"eval_loop_num_batches is {count}. Lower it, or set reset_for_eval = True "
+                        "to evaluate all the data each time."
+                    ) from error
+                break
+            done += 1
+            numeric, texts = split_numeric(batch)
+            specs = self.eval_input_partition_spec(numeric)
+            yield self._partitioner.preprocess_inputs(source, numeric, specs), texts
+        if source.reset_for_eval:
+            source.reset()
+
+    def _reduce(self, scalars: list[Any]) -> dict[str, Any]:
+        aggregator = self._task.metrics_aggregator
+        for batch in scalars:
+            aggregator.store(batch)
+        return dict(aggregator.finalize())
+
+
+class SingleTaskEvalProgram(BaseEvalProgram):
+    """Evaluates by the evaluation step of `paxml.trainer_lib`."""
+
+    def __init__(self, input_p: pax_fiddle.Config[base_input.BaseInput]) -> None:
+        """Takes the config of the input; it is opened in `setup`."""
+        super().__init__(input_p)
+        self._step: PartitionedStepFn | None = None
+
+    def eval_step(
+        self, state: TrainState, prng_key: jax.Array, inputs: Any, static_args: BaseStepFnStaticArgs
+    ) -> tuple[None, StepFnOutput]:
+        if self._step is None:
+            self._step, _ = self._partitioner.partition(
+                get_step_fn(RunningMode.EVAL), trees.get_shape_dtype(inputs), is_eval=True
+            )
+        return None, self._step(state, prng_key, inputs, static_args)[1]
+
+    def eval_input_partition_spec(self, inputs: Any) -> Any:
+        return get_input_partition_specs(self._partitioner.global_mesh.axis_names, inputs)
+
+
+def _merged(total: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    if not total:
+        return dict(more)
+    if total.keys() != more.keys():
+        raise ValueError(
+            f"Metrics differ between batches: {sorted(total)}, then {sorted(more)}. A model must "
+            "return the same metrics for every batch."
+        )
+    return {key: total[key].merge(metric) for key, metric in more.items()}
+
+
+def _to_host(tree: Any) -> dict[str, Any]:
+    return jax.device_get(dict(tree))

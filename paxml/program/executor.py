@@ -1,0 +1,237 @@
+"""The loop of a training run."""
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from absl import logging
+from etils import epath
+
+from paxml.checkpoint.manager import Checkpointer
+from paxml.partitioning.base import Partitioner
+from paxml.program import early_stop
+from paxml.program.base import Program
+from paxml.program.base_executor import BaseExecutor
+from paxml.program.begin import begin, check_input_can_be_saved
+from paxml.program.stop import InputExhaustedError, StopRequest, TrainingStopped
+from paxml.program.train import BaseTrainProgram
+from paxml.summary import texts
+from paxml.task.single_task import SingleTask
+from paxml.trainer import files
+from paxml.trainer.init import get_train_input_specs_for_model_init
+from paxml.trainer.inputs import check_unique_names
+from paxml.trainer.types import RunningMode
+from praxis import base_input, pax_fiddle, py_utils
+
+
+class DefaultExecutor(BaseExecutor):
+    """Trains step by step, and saves, evaluates and decodes at their intervals."""
+
+    def __init__(self) -> None:
+        self._programs: list[Any] = []
+
+    def setup(
+        self,
+        jax_task: SingleTask,
+        job_log_dir: epath.PathLike,
+        checkpointer: Checkpointer | None,
+        partitioner: Partitioner,
+        input_specs_provider: base_input.BaseInputSpecsProvider,
+        train_input_p: pax_fiddle.Config[base_input.BaseInput],
+        train_program: BaseTrainProgram,
+        eval_programs: Sequence[Program],
+        decode_programs: Sequence[Program],
+        early_stopping_fn: Callable[..., bool] | None,
+        exit_after_ondemand_checkpoint: bool = False,
+        enable_summary_writer: bool = True,
+    ) -> None:
+        self._task, self._train = jax_task, jax_task.train
+        self._early_stopping_fn = early_stop.choose(jax_task, early_stopping_fn)
+        self._job_log_dir = epath.Path(job_log_dir)
+        self._checkpointer = checkpointer
+        self._exit_on_demand = exit_after_ondemand_checkpoint
+        self._train_program = train_program
+        self._eval_programs, self._decode_programs = list(eval_programs), list(decode_programs)
+
+        root_key = jax.random.PRNGKey(self._train.random_seed)
+        train_input = train_input_p.Instantiate()
+        partitioner.setup(
+            jax_task,
+            root_key,
+            get_train_input_specs_for_model_init(jax_task, input_specs_provider),
+        )
+        metadata = partitioner.get_train_state_metadata()
+        files.write_post_init_model_hparams_file(jax_task.model, metadata, job_log_dir)
+        start = begin(
+            jax_task,
+            checkpointer=checkpointer,
+            partitioner=partitioner,
+            root_key=root_key,
+            train_input=train_input,
+        )
+        self._state, self._step = start.state, start.step
+        if start.provenance is not None:
+            files.write_train_provenance_file(start.provenance, job_log_dir)
+
+        common = (jax_task, partitioner, job_log_dir)
+        for key, programs in (
+            (start.eval_key, self._eval_programs),
+            (start.decode_key, self._decode_programs),
+        ):
+            for program in programs:
+                self._programs.append(program)
+                program.setup(*common, key, enable_summary_writer=enable_summary_writer)
+        check_unique_names([program.eval_input for program in self._eval_programs])
+        check_unique_names([program.decode_input for program in self._decode_programs])
+        self._programs.append(train_program)
+        train_program.setup(
+            jax_task,
+            train_input,
+            partitioner,
+            job_log_dir,
+            start.train_key,
+            start.eval_key,
+            self._step,
+            enable_summary_writer=enable_summary_writer,
+        )
+        check_input_can_be_saved(jax_task, train_program)
+        if self._step == 0:
+            self._write_texts(metadata.var_weight_hparams, start.provenance)
+
+    def start(self) -> None:
+        """Trains to the end.
+
+        Raises:
+          TrainingStopped: after a signal, when the checkpoint is complete.
+          InputExhaustedError: if the training data ends early; the last state is saved.
+        """
+        with contextlib.ExitStack() as cleanup:
+            if self._checkpointer is not None:
+                cleanup.callback(self._checkpointer.close)
+            for program in self._programs:
+                cleanup.callback(program.shutdown)
+            stop = cleanup.enter_context(StopRequest())
+            cleanup.enter_context(_resting_gc())
+            self._loop(stop)
+        py_utils.sync_global_devices("finished")
+
+    def _loop(self, stop: StopRequest) -> None:
+        program = self._train_program
+        while True:
+            self._save()
+            if stop.reached(self._step):
+                self._stop(stop)
+            if not program.should_run(self._state, self._step):
+                break
+            self._state = program.update_state(self._state, self._step)
+            try:
+                output = program.run(self._state, self._step)
+            except StopIteration as end:
+                self._end_of_data(end)
+            self._state, self._step = output.state, output.new_train_step
+            mode, metrics = self._evaluate(output)
+            self._collect_garbage(mode)
+            if self._should_stop_early(mode, metrics, output):
+                logging.info("Early stopping at step %d.", self._step)
+                break
+        self._save(force=True)
+
+    def _evaluate(self, output: Any) -> tuple[RunningMode, dict[str, Any]]:
+        """Runs the evaluation and decoding that is due; returns what ran, and the metrics."""
+        is_last = self._step >= self._train.num_train_steps
+        has_eval = has_decode = False
+        metrics: dict[str, Any] = {}
+        # Of whatever training program, these programs get a state they cannot change.
+        for program in self._eval_programs:
+            if is_last or program.should_run(self._state, self._step):
+                has_eval = True
+                result = program.run(self._state.to_eval_state(), self._step)
+                metrics[f"eval_test_{program.eval_input.name}/metrics"] = result.eval_metrics
+        for program in self._decode_programs:
+            if is_last or program.should_run(self._state, self._step):
+                has_decode = True
+                result = program.run(self._state.to_eval_state(), self._step)
+                metrics[f"decode_test_{program.decode_input.name}"] = result.decode_metrics
+        metrics["eval_train/metrics"] = output.eval_train_metrics
+        mode = RunningMode.detect(has_train=True, has_eval=has_eval, has_decode=has_decode)
+        if has_eval or has_decode or is_last:
+            scalars = output.weighted_scalars or {}
+            metrics["train"] = {key: value for key, (value, _) in scalars.items()}
+        return mode, metrics
+
+    def _should_stop_early(self, mode: RunningMode, metrics: dict[str, Any], output: Any) -> bool:
+        if self._early_stopping_fn is None:
+            return False
+        values = {"train_steps_per_sec": float(output.steps_per_sec)}
+        for prefix, group in metrics.items():
+            values.update(early_stop.prefixed(prefix, group))
+        values["num_params"] = float(py_utils.total_num_vars(self._state.mdl_vars))
+        return self._early_stopping_fn(
+            values,
+            mode,
+            self._step,
+            early_stop.is_last_checkpoint(self._train, self._step, mode),
+            self._job_log_dir / "checkpoints",
+        )
+
+    def _save(self, *, force: bool = False) -> None:
+        """Saves the state if that is due, or if nothing newer than it is saved."""
+        checkpointer, program = self._checkpointer, self._train_program
+        if checkpointer is None or not (force or checkpointer.should_save(self._step)):
+            return
+        saves_itself = program.input_saves_itself and bool(self._train.enable_input_checkpointing)
+        saved = checkpointer.save(
+            self._step,
+            self._state,
+            train_input=program.train_input if saves_itself else None,
+            input_state=program.input_state,
+            force=force,
+        )
+        if saved:
+            logging.info("Saving step %d to %s", self._step, checkpointer.directory)
+
+    def _stop(self, stop: StopRequest) -> None:
+        self._save(force=True)
+        where = "without a checkpoint"
+        if self._checkpointer is not None:
+            self._checkpointer.wait()
+            where = f"with a checkpoint in {self._checkpointer.directory}"
+        logging.warning("Stopped at step %d %s.", self._step, where)
+        raise TrainingStopped(stop.exit_code(self._exit_on_demand), self._step)
+
+    def _end_of_data(self, end: StopIteration) -> None:
+        self._save(force=True)
+        source = self._train_program.train_input
+        raise InputExhaustedError(
+            f"Training input {source.name!r} ended after step {self._step}, before "
+            f"num_train_steps = {int(self._train.num_train_steps)}. The state of step {self._step} "
+            "is saved. Repeat the data, or lower num_train_steps."
+        ) from end
+
+    def _collect_garbage(self, mode: RunningMode) -> None:
+        interval = self._train.gc_interval_steps
+        if interval > 0 and (self._step % interval == 0 or mode.has_eval):
+            gc.collect()
+
+    def _write_texts(self, var_weight_hparams: Any, provenance: Any) -> None:
+        writer = self._train_program.text_writer
+        texts.write_model_structure(writer, self._state)
+        texts.write_parameter_table(writer, var_weight_hparams)
+        texts.write_total_num_params(writer, py_utils.total_num_vars(self._state.mdl_vars))
+        texts.write_global_batch_size(writer, self._train_program.train_unpadded_global_batch_size)
+        if provenance is not None:
+            text = files.provenance_text(provenance)
+            writer.add_text("Provenance", text, 0)
+
+
+@contextlib.contextmanager
+def _resting_gc() -> Iterator[None]:
+    """Keeps Python's collector off the objects that live all through training."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,41 @@
+"""Reads scalars back from event files."""
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from tensorboardX.proto.event_pb2 import (
+    Event,  # pyright: ignore[reportAttributeAccessIssue]  # made at run time by protobuf
+)
+
+# A record is: length (8 bytes), its checksum (4), the data, its checksum (4).
+_HEADER = struct.Struct("<Q4x")
+_FOOTER_BYTES = 4
+
+
+def read_events(path: str | os.PathLike[str]) -> Iterator[Event]:
+    """Yields the events of one file; stops before an event that is still being written."""
+    data = Path(path).read_bytes()
+    start = 0
+    while start + _HEADER.size <= len(data):
+        (length,) = _HEADER.unpack_from(data, start)
+        start += _HEADER.size
+        if start + length + _FOOTER_BYTES > len(data):
+            return
+        yield Event.FromString(data[start : start + length])
+        start += length + _FOOTER_BYTES
+
+
+def read_scalars(directory: str | os.PathLike[str], tag: str) -> dict[int, float]:
+    """Returns the values of a tag by step, from all event files of a directory.
+
+    Where a resumed run wrote a step again, the later value counts.
+    """
+    values: dict[int, float] = {}
+    for path in sorted(Path(directory).glob("*.tfevents.*")):
+        for event in read_events(path):
+            for value in event.summary.value:
+                if value.tag == tag:
+                    values[event.step] = value.simple_value
+    return dict(sorted(values.items()))

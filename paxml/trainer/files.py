@@ -1,0 +1,71 @@
+"""Text files about a run, in its log directory."""
+
+import json
+from typing import Any
+
+import jax
+from etils import epath
+
+from paxml.train_states import TrainStateProvenance
+from paxml.trainer.types import TrainStateMetadata
+from praxis import base_hyperparams, base_layer
+
+
+def write_post_init_model_hparams_file(
+    model: base_layer.BaseLayer,
+    train_state_metadata: TrainStateMetadata,
+    job_log_dir: epath.PathLike | None,
+    do_eval: bool = False,
+) -> None:
+    """Writes the config of every layer as built, and the `WeightHParams` of every variable."""
+    if job_log_dir is None or jax.process_index() != 0:
+        return
+    configs = model.abstract_init_with_mdl_config(
+        train_state_metadata.input_shape_dtype, do_eval=do_eval
+    )
+    to_text = base_hyperparams.nested_struct_to_text
+    text = f"{to_text(configs)}\n{to_text(train_state_metadata.var_weight_hparams)}"
+    _write(job_log_dir, "post_init_model_params.txt", text)
+
+
+def write_train_provenance_file(
+    train_state_provenance: TrainStateProvenance, job_log_dir: epath.PathLike | None
+) -> None:
+    """Writes where each first value came from; a file that exists stays as it is."""
+    if job_log_dir is None or jax.process_index() != 0:
+        return
+    name = "train_state_provenance.txt"
+    if not (epath.Path(job_log_dir) / name).exists():
+        _write(job_log_dir, name, provenance_text(train_state_provenance))
+
+
+def provenance_text(provenance: TrainStateProvenance) -> str:
+    """One `path : origin` line for each array."""
+    parts = {
+        "step": provenance.step,
+        "mdl_vars": provenance.mdl_vars,
+        "opt_states": provenance.opt_states,
+        "extra_state": provenance.extra_state,
+    }
+    flat, _ = jax.tree_util.tree_flatten_with_path(parts)
+    lines = [
+        f"{jax.tree_util.keystr(path, simple=True, separator='.')} : {origin!r}"
+        for path, origin in flat
+    ]
+    return "\n".join([*lines, ""])
+
+
+def write_input_specs(specs: Any, job_log_dir: epath.PathLike) -> None:
+    """Writes shapes and dtypes of a batch as JSON."""
+    if jax.process_index() != 0:
+        return
+    tree = jax.tree.map(
+        lambda x: {"_array": {"shape": list(x.shape), "dtype": str(x.dtype)}}, dict(specs)
+    )
+    _write(job_log_dir, "input_specs.json", json.dumps(tree, indent=1, sort_keys=True))
+
+
+def _write(job_log_dir: epath.PathLike, name: str, text: str) -> None:
+    path = epath.Path(job_log_dir) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
