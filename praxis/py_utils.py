@@ -10,15 +10,14 @@ from praxis.utils.batches import (
 from praxis.utils.devices import (
     create_device_mesh,
     get_global_input_shape_dtype,
-    global_mesh_defined,
     is_tpu,
     make_array,
     maybe_unreplicate_for_first_shard,
     maybe_unreplicate_for_fully_replicated,
     set_globally_use_rbg_prng_key,
     sync_global_devices,
-    with_sharding_constraint,
 )
+from praxis.utils.mesh import global_mesh_defined, with_sharding_constraint
 from praxis.utils.padding import (
     append_eos,
     apply_mask_to_logits,

@@ -14,7 +14,6 @@ from praxis import (
     optimizers,
     pax_fiddle,
     py_utils,
-    pytypes,
     schedules,
 )
 from praxis.layers import stochastics
@@ -39,6 +38,7 @@ class CountingInput(base_input.BaseInput):
         if self._taken == self.num_batches:
             raise StopIteration
         rng = np.random.default_rng(self._taken)
+        assert self.batch_size is not None
         x = rng.standard_normal((self.batch_size, FEATURES)).astype(np.float32)
         self._taken += 1
         return py_utils.NestedMap(x=x, y=x.sum(-1) + 1.0)
@@ -91,7 +91,7 @@ class Regression(base_model.BaseModel):
         dropout = pax_fiddle.Config(stochastics.Dropout, keep_prob=self.keep_prob)
         self.create_child("dropout", dropout)
 
-    def compute_predictions(self, input_batch: py_utils.NestedMap) -> pytypes.JTensor:
+    def compute_predictions(self, input_batch):
         if not self.do_eval:
             mean = 0.9 * self.get_var("mean") + 0.1 * jnp.mean(input_batch.x, 0)
             self.update_var("mean", mean)

@@ -103,7 +103,9 @@ def train_rows(split: Split, row_length: int) -> dict[str, np.ndarray]:
     }
 
 
-def eval_rows(split: Split, row_length: int, stride: int) -> dict[str, np.ndarray]:
+def eval_rows(
+    split: Split, row_length: int, stride: int, multiple_of: int = 1
+) -> dict[str, np.ndarray]:
     """Cuts each file into overlapping windows in which every byte counts exactly once.
 
     A window's bytes that the one before has counted are there as context, with weight 0.
@@ -112,6 +114,7 @@ def eval_rows(split: Split, row_length: int, stride: int) -> dict[str, np.ndarra
       split: The files.
       row_length: T, bytes in a window.
       stride: New bytes of each window after the first, at most T.
+      multiple_of: The number of rows is filled up to a multiple, by rows that count nothing.
 
     Returns:
       As `train_rows`, with 1 in `paddings` behind the end of a file.
@@ -135,7 +138,11 @@ def eval_rows(split: Split, row_length: int, stride: int) -> dict[str, np.ndarra
             rows["weights"].append(new.astype(np.float32))
             rows["paddings"].append((~inside).astype(np.float32))
             counted = begin + size
-    return {name: np.stack(parts) for name, parts in rows.items()}
+    stacked = {name: np.stack(parts) for name, parts in rows.items()}
+    missing = -len(stacked["ids"]) % multiple_of
+    filled = {name: np.pad(x, ((0, missing), (0, 0))) for name, x in stacked.items()}
+    filled["paddings"][len(stacked["ids"]) :] = 1.0
+    return filled
 
 
 def _window_starts(num_bytes: int, row_length: int, stride: int) -> list[int]:

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from jax.core import Tracer
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
@@ -91,32 +90,6 @@ def _create_hybrid_mesh(
         )
     _check_device_count("ici_mesh_shape", ici_mesh_shape, len(devices) // len(slices))
     return mesh_utils.create_hybrid_device_mesh(ici_mesh_shape, dcn_mesh_shape, devices=devices)
-
-
-def global_mesh_defined() -> bool:
-    """Whether a mesh context is active: `jax.set_mesh(mesh)`, or the older `with mesh:`."""
-    if not jax.sharding.get_abstract_mesh().empty:
-        return True
-    # JAX offers no public look-up of the mesh of `with mesh:`, and old programs still use it.
-    from jax._src import mesh as mesh_lib
-
-    return not mesh_lib.thread_resources.env.physical_mesh.empty
-
-
-def with_sharding_constraint(x: Any, axis_resources: Any) -> Any:
-    """As `jax.lax.with_sharding_constraint`; without a mesh context the value is returned as is."""
-    if not global_mesh_defined():
-        return x
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(x))
-    if not traced and not jax.sharding.get_abstract_mesh().empty:
-        # Outside of jit JAX refuses a bare spec for an array that is on one device.
-        mesh = jax.sharding.get_mesh()
-        axis_resources = jax.tree.map(
-            lambda spec: NamedSharding(mesh, spec) if isinstance(spec, PartitionSpec) else spec,
-            axis_resources,
-            is_leaf=lambda spec: isinstance(spec, PartitionSpec),
-        )
-    return jax.lax.with_sharding_constraint(x, axis_resources)
 
 
 def get_global_input_shape_dtype(x: Any) -> jax.ShapeDtypeStruct:

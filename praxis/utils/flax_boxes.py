@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 from flax.core import meta as flax_meta
-from flax.linen import partitioning
+from flax.linen import partitioning, spmd
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from praxis.core.boxed import BoxedParam
@@ -87,7 +87,7 @@ def _box(
     def box(value: jax.Array) -> BoxedParam:
         mapping = None
         if rules is not None and names is not None:
-            mesh_axes = nn.logical_to_mesh(jax.sharding.PartitionSpec(*names), rules)
+            mesh_axes = spmd.logical_to_mesh(jax.sharding.PartitionSpec(*names), rules)
             mapping = [*mesh_axes, *[None] * (value.ndim - len(mesh_axes))]
         meta = WeightHParams(
             shape=list(value.shape),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from praxis.utils.devices import with_sharding_constraint
+from praxis.utils.mesh import with_sharding_constraint
 from praxis.utils.trees import is_bprop_masked_node, is_optax_masked_node
 
 

@@ -91,7 +91,7 @@ class DotProductAttention(base_layer.BaseLayer):
       TypeError: in calls, if the mask holds integers.
     """
 
-    input_dim: int | dict[str, int] = 0
+    input_dim: int | Mapping[str, int] = 0
     hidden_dim: int = 0
     num_heads: int = 1
     dim_per_head: int | None = None

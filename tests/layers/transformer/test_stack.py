@@ -1,0 +1,364 @@
+"""Transformer layers and stacks: masks, cross-attention, decoding, loop against no loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from praxis import pax_fiddle
+from praxis.layers import attentions, normalizations, transformers
+
+B, T, D, S = 2, 5, 6, 7
+KEY = jax.random.PRNGKey(0)
+
+
+def config(cls=transformers.StackedTransformer, **fields):
+    sizes = {"num_layers": 2, "model_dims": D, "hidden_dims": 8, "num_heads": 2}
+    sizes["mask_self_attention"] = True
+    if cls is transformers.Transformer:
+        sizes = {"input_dims": D, "hidden_dims": 8, "num_heads": 2}
+    return pax_fiddle.Config(cls, name="stack", **{**sizes, **fields})
+
+
+def rotary(**fields):
+    """A template of layers with rotated, capped attention."""
+    tpl = pax_fiddle.Config(transformers.Transformer, **fields)
+    tpl.tr_atten_tpl.set(use_rotary_position_emb=True, dim_per_head=4, atten_logit_cap=3.0)
+    return tpl
+
+
+def repeated(block, x_times=2, **fields):
+    return pax_fiddle.Config(
+        transformers.StackedTransformerRepeated, name="loop", block=block, x_times=x_times, **fields
+    )
+
+
+def inputs(seed=0, shape=(B, T, D)):
+    return jnp.float32(np.random.default_rng(seed).standard_normal(shape))
+
+
+def random_params(layer, *args, **kwargs):
+    """Variables away from their first values; paths that end alike get the same ones."""
+    variables = layer.init(KEY, *args, **kwargs)
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.PRNGKey(1), len(leaves))
+    pairs = zip(keys, leaves, strict=True)
+    return jax.tree.unflatten(tree, [0.3 * jax.random.normal(k, x.shape, x.dtype) for k, x in pairs])
+
+
+PADDINGS = jnp.array([[0.0] * 5, [0.0] * 4 + [1.0]])
+
+
+@pytest.mark.parametrize("policy", ["pre", "post", "primer_hybrid", "post_skip"])
+def test_sublayers_are_added_as_the_norm_policy_says(policy):
+    """28, transformers: all norm policies, cross-attention with its own norm."""
+    layer = pax_fiddle.build(
+        config(transformers.Transformer, norm_policy=policy, use_cross_attention=True)
+    )
+    x, source = inputs(), inputs(1, (B, S, D))
+    mask = attentions.causal_mask(x)
+    cross_mask = jnp.zeros([1, 1, 1, S])
+    call = {"cross_inputs": source, "cross_attention_mask": cross_mask}
+    variables = random_params(layer, x, PADDINGS, mask, **call)
+    out, probs = layer.apply(variables, x, PADDINGS, mask, **call)
+    assert set(probs) == {"self_atten", "cross_atten"}
+    params = variables["params"]
+
+    def apply(name, tpl, *args):
+        child = pax_fiddle.build(tpl.clone().set(name=name))
+        return child.apply({"params": params[name]}, *args)
+
+    ln = pax_fiddle.Config(normalizations.LayerNorm, dim=D)
+    att = pax_fiddle.Config(
+        attentions.DotProductAttention, input_dim=D, hidden_dim=D, num_heads=2
+    )
+    both = policy == "primer_hybrid"
+
+    def sublayer(x, name, norm, *keys):
+        pre = apply(f"pre_{norm}" if both else norm, ln, x) if policy in ("pre", "primer_hybrid") else x
+        y, _ = apply(name, att, pre, *(keys[:2] if len(keys) == 3 else (pre, pre)), keys[-1])
+        y = apply(f"post_{norm}" if both else norm, ln, y) if policy in ("post", "primer_hybrid") else y
+        return apply(norm, ln, x + y) if policy == "post_skip" else x + y
+
+    y = sublayer(x, "self_attention", "layer_norm", mask)
+    y = sublayer(y, "cross_attention", "cross_layer_norm", source, source, cross_mask)
+    ffn = pax_fiddle.Config(
+        transformers.TransformerFeedForward, input_dims=D, hidden_dims=8, norm_policy=policy
+    )
+    expected = apply("ff_layer", ffn, y, PADDINGS)
+    np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_skipping_cross_attention():
+    layer = pax_fiddle.build(
+        config(
+            transformers.Transformer, use_cross_attention=True, allow_skip_cross_attention=True
+        )
+    )
+    x, mask = inputs(), attentions.causal_mask(inputs())
+    variables = layer.init(KEY, x, PADDINGS, mask)
+    assert "cross_attention" not in variables["params"]
+    _, probs = layer.apply(variables, x, PADDINGS, mask)
+    assert set(probs) == {"self_atten"}
+
+
+def test_future_and_padded_tokens_have_no_effect():
+    layer = pax_fiddle.build(config())
+    x = inputs()
+    variables = random_params(layer, x, PADDINGS)
+    y = layer.apply(variables, x, PADDINGS)
+    future = layer.apply(variables, x.at[:, 3:].add(1.0), PADDINGS)
+    np.testing.assert_allclose(y[:, :3], future[:, :3], rtol=1e-6, atol=1e-6)
+    padded = layer.apply(variables, x.at[1, 4].add(1.0), PADDINGS)
+    np.testing.assert_allclose(y[1, :4], padded[1, :4], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_a_packed_row_equals_its_segments(fold):
+    """28, transformers: packed masks."""
+    layer = pax_fiddle.build(
+        config(
+            packed_input=True,
+            fold_padding_with_segment_mask=fold,
+            transformer_layer_params_tpl=rotary(),
+        )
+    )
+    x = inputs(0, (1, T, D))
+    ids, positions = jnp.array([[1, 1, 2, 2, 2]]), jnp.array([[0, 1, 0, 1, 2]])
+    call = {"segment_mask": attentions.segment_mask(ids), "segment_pos": positions}
+    no_pads = jnp.zeros([1, T])
+    variables = random_params(layer, x, no_pads, **call)
+    packed = layer.apply(variables, x, no_pads, **call)
+    for start, end in ((0, 2), (2, 5)):
+        one = jnp.ones([1, end - start], jnp.int32)
+        alone = layer.apply(
+            variables,
+            x[:, start:end],
+            no_pads[:, start:end],
+            segment_mask=attentions.segment_mask(one),
+            segment_pos=positions[:, start:end],
+        )
+        np.testing.assert_allclose(packed[:, start:end], alone, rtol=2e-5, atol=2e-5)
+
+
+def decode(layer, variables, x, cache, **fields):
+    """Runs extend_step over all of x; `fields` are functions of the step, or constants."""
+
+    @jax.jit
+    def step(cache, t):
+        call = {name: value(t) if callable(value) else value for name, value in fields.items()}
+        out, cache = layer.apply(
+            {**variables, **cache},
+            jnp.take(x, t, axis=1),
+            time_step=t,
+            method="extend_step",
+            mutable=["decoder_cache"],
+            **call,
+        )
+        return cache, out
+
+    outs = []
+    for t in range(x.shape[1]):
+        cache, out = step(cache, t)
+        outs.append(out)
+    return jnp.stack(outs, axis=1)
+
+
+LAYOUTS = {
+    "stack": lambda block: block,
+    "unrolled": lambda block: repeated(block),
+    "rolled": lambda block: repeated(block, unroll_in_decode=False),
+    "two_prefixes": lambda block: repeated(block, x_times=4, nd_prefix_shape=(2, 2)),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_decoding_equals_the_full_pass(layout):
+    """28, transformers, repeats: extend_step = fprop, rolled and unrolled, with nd prefix."""
+    block = config(num_layers=1, transformer_layer_params_tpl=rotary())
+    layer = pax_fiddle.build(LAYOUTS[layout](block))
+    x, no_pads = inputs(), jnp.zeros([B, T])
+    variables = random_params(layer, x, no_pads)
+    full, cache = layer.apply(variables, x, no_pads, mutable=["decoder_cache"])
+    cache = jax.tree.map(jnp.zeros_like, cache)
+    out = decode(layer, variables, x, cache)
+    np.testing.assert_allclose(out, full, rtol=2e-5, atol=2e-5)
+    # A cache that is there, but not mutable, does not get in the way of a pass.
+    again = layer.apply({**variables, **cache}, x, no_pads)
+    np.testing.assert_allclose(again, full, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", ["stack", "unrolled", "rolled"])
+def test_decoding_packed_rows_with_cross_attention(layout):
+    block = config(
+        num_layers=1,
+        packed_input=True,
+        use_cross_attention=True,
+        transformer_layer_params_tpl=rotary(),
+    )
+    layer = pax_fiddle.build(LAYOUTS[layout](block))
+    x, source, no_pads = inputs(), inputs(1, (B, S, D)), jnp.zeros([B, T])
+    ids = jnp.array([[1, 1, 2, 2, 2], [1, 1, 1, 1, 2]])
+    positions = jnp.array([[0, 1, 0, 1, 2], [0, 1, 2, 3, 0]])
+    pads = jnp.zeros([B, S]).at[1, 5:].set(1.0)
+    call = {
+        "segment_mask": attentions.segment_mask(ids),
+        "segment_pos": positions,
+        "cross_inputs": source,
+        "cross_paddings": pads,
+    }
+    variables = random_params(layer, x, no_pads, **call)
+    full, cache = layer.apply(variables, x, no_pads, mutable=["decoder_cache"], **call)
+    out = decode(
+        layer,
+        variables,
+        x,
+        cache,
+        segment_pos=lambda t: jnp.take(positions, t, axis=1),
+        cross_paddings=pads,
+    )
+    np.testing.assert_allclose(out, full, rtol=2e-5, atol=2e-5)
+    # The same with the mask given.
+    masks = attentions.causal_segment_mask(ids)
+    out = decode(
+        layer,
+        variables,
+        x,
+        cache,
+        segment_pos=lambda t: jnp.take(positions, t, axis=1),
+        atten_mask=lambda t: jnp.take(masks, t, axis=2),
+        cross_paddings=pads,
+    )
+    np.testing.assert_allclose(out, full, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_prompt_is_cached_and_continued(layout):
+    """A cache of a prompt, made longer by transform_decode_state, then steps."""
+    layer = pax_fiddle.build(LAYOUTS[layout](config(num_layers=1)))
+    x, no_pads, prompt = inputs(), jnp.zeros([B, T]), 3
+    variables = random_params(layer, x, no_pads)
+    full = layer.apply(variables, x, no_pads)
+    _, cache = layer.apply(
+        variables, x[:, :prompt], no_pads[:, :prompt], mutable=["decoder_cache"]
+    )
+    longer = lambda state, batch_dim, time_dim: jnp.pad(  # noqa: E731
+        state, [(0, T - prompt) if axis == time_dim else (0, 0) for axis in range(state.ndim)]
+    )
+    _, cache = layer.apply(
+        {**variables, **cache}, longer, method="transform_decode_state", mutable=["decoder_cache"]
+    )
+    assert layer.apply({**variables, **cache}, method="decoding_sequence_length") == T
+    for t in range(prompt, T):
+        out, cache = layer.apply(
+            {**variables, **cache},
+            x[:, t],
+            time_step=t,
+            method="extend_step",
+            mutable=["decoder_cache"],
+        )
+        np.testing.assert_allclose(out, full[:, t], rtol=2e-5, atol=2e-5)
+
+
+def test_a_loop_equals_a_stack():
+    """28, transformers: stacked = repeated, in outputs and gradients, with and without remat."""
+    x = inputs()
+    stack = pax_fiddle.build(config())
+    variables = random_params(stack, x, PADDINGS)
+    layers = [variables["params"][f"x_layers_{i}"] for i in range(2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+    in_loop = {"params": {"repeat": {"sub": {"x_layers_0": stacked}}}}
+
+    def loss_and_grads(layer, variables):
+        def loss(variables):
+            return jnp.sum(jnp.sin(layer.apply(variables, x, PADDINGS)))
+
+        return jax.jit(jax.value_and_grad(loss))(variables)
+
+    loss, grads = loss_and_grads(stack, variables)
+    loop = pax_fiddle.build(repeated(config(num_layers=1)))
+    loop_loss, loop_grads = loss_and_grads(loop, in_loop)
+    remat_loss, remat_grads = loss_and_grads(pax_fiddle.build(config(remat=True)), variables)
+    assert loss == pytest.approx(float(loop_loss), rel=2e-5)
+    assert loss == pytest.approx(float(remat_loss), rel=2e-5)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)  # noqa: E731
+    jax.tree.map(close, grads, remat_grads)
+    for i in range(2):
+        of_layer = jax.tree.map(
+            lambda g: g[i], loop_grads["params"]["repeat"]["sub"]["x_layers_0"]
+        )
+        jax.tree.map(close, grads["params"][f"x_layers_{i}"], of_layer)
+
+
+def test_templates_fields_and_dropouts_reach_the_layers():
+    first, second = pax_fiddle.Config(transformers.Transformer), rotary()
+    stack = pax_fiddle.build(
+        config(
+            num_layers=4,
+            transformer_layer_params_tpl=[first, second],
+            dropout_prob=0.2,
+            relu_dropout_prob=0.0,
+            residual_droppath_prob=0.4,
+        )
+    )
+    x = inputs()
+    nodes = stack.abstract_init_with_mdl_config(x, PADDINGS)
+    layers = [nodes[f"x_layers_{i}"]["_hparams"] for i in range(4)]
+    attention = [nodes[f"x_layers_{i}"]["self_attention"]["_hparams"] for i in range(4)]
+    assert [a.use_rotary_position_emb for a in attention] == [False, False, True, True]
+    assert [layer.residual_droppath_prob for layer in layers] == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert {layer.residual_dropout_prob for layer in layers} == {0.2}
+    assert {layer.relu_dropout_prob for layer in layers} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_layers": 0}, "StackedTransformer 'stack': num_layers is 0"),
+        ({"dropout_prob": 1.0}, "dropout_prob is 1.0, expected a probability"),
+        ({"moe_layers": [2]}, r"moe_layers has \[2\].*num_layers = 2"),
+        ({"moe_layers": [1]}, r"moe_layers = \(1,\) needs moe_layer_tpl"),
+        (
+            {"transformer_layer_params_tpl": [pax_fiddle.Config(transformers.Transformer)] * 3},
+            "num_layers = 2 is not a multiple of the 3 configs in transformer_layer_params_tpl",
+        ),
+        ({"local_window_size": ((1, 1), None, (2, 2))}, "local_window_size has 3 entries"),
+        ({"packed_input": True}, "segment_mask is None, but packed_input = True"),
+        ({"use_cross_attention": True}, "cross_inputs is None, but use_cross_attention = True"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(fields, message):
+    with pytest.raises(ValueError, match=message):
+        pax_fiddle.build(config(**fields)).init(KEY, inputs(), PADDINGS)
+
+
+def test_a_window_needs_an_attention_that_has_one():
+    """28, transformers: an error when the attention class has no such field."""
+    with pytest.raises((AttributeError, TypeError), match="local_window_size"):
+        pax_fiddle.build(config(local_window_size=(2, 2))).init(KEY, inputs(), PADDINGS)
+
+
+def test_layer_errors_name_the_missing_argument():
+    layer = pax_fiddle.build(config(transformers.Transformer, use_cross_attention=True))
+    x, mask = inputs(), attentions.causal_mask(inputs())
+    with pytest.raises(ValueError, match=r"Transformer 'stack': cross_inputs is None"):
+        layer.init(KEY, x, PADDINGS, mask)
+    with pytest.raises(ValueError, match="cross_attention_mask is None"):
+        layer.init(KEY, x, PADDINGS, mask, cross_inputs=x)
+    with pytest.raises(ValueError, match="norm_policy is 'none'"):
+        pax_fiddle.build(config(transformers.Transformer, norm_policy="none")).init(
+            KEY, x, PADDINGS, mask
+        )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "paddings is None"),
+        ({"fold_padding_with_segment_mask": True}, "segment_mask is None"),
+        ({"paddings": PADDINGS, "cross_inputs": inputs()}, "cross_paddings is None"),
+    ],
+)
+def test_mask_builders_need_their_arguments(fields, message):
+    with pytest.raises(ValueError, match=message):
+        transformers.compute_attention_masks_for_fprop(inputs(), **fields)
