@@ -19,6 +19,11 @@ from paxml.trainer.inputs import (
     reshard_input_based_on_rank_fn,
     shard_on_batch_dim_partition_spec,
 )
+from paxml.trainer.replicate import (
+    bind_mesh,
+    initialize_replicate_model_state,
+    replicate_model_state,
+)
 from paxml.trainer.train_step import train_step_single_learner
 from paxml.trainer.types import (
     ApplyFnProtocol,
@@ -63,6 +68,7 @@ __all__ = [
     "TrainStateMetadata",
     "TrainStateProvenance",
     "adjust_input_params_for_small_batch",
+    "bind_mesh",
     "check_unique_names",
     "create_train_state_metadata",
     "decode_step",
@@ -73,6 +79,8 @@ __all__ = [
     "get_train_input_specs_for_model_init",
     "initialize_model_state",
     "initialize_partitioned_model_states",
+    "initialize_replicate_model_state",
+    "replicate_model_state",
     "reshard_input_based_on_rank_fn",
     "shard_on_batch_dim_partition_spec",
     "train_step_single_learner",

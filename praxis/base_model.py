@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from praxis import base_layer
-from praxis.base_input import BaseInput
+from praxis.input.base import BaseInput
 
 
 class BaseModel(base_layer.BaseLayer):

@@ -69,7 +69,7 @@ class Regression(base_model.BaseModel):
 
     Attributes:
       keep_prob: Probability of keeping an entry of x.
-      nan_at: A batch whose first target is above this gives a NaN loss; None never does.
+      nan_at: A batch whose first target is above this has NaN features; None never happens.
     """
 
     keep_prob: float = 0.5
@@ -92,16 +92,16 @@ class Regression(base_model.BaseModel):
         self.create_child("dropout", dropout)
 
     def compute_predictions(self, input_batch):
+        x = input_batch.x
+        if self.nan_at is not None:
+            x = jnp.where(input_batch.y[0] > self.nan_at, jnp.nan, x)
         if not self.do_eval:
-            mean = 0.9 * self.get_var("mean") + 0.1 * jnp.mean(input_batch.x, 0)
-            self.update_var("mean", mean)
-        return self.dropout(input_batch.x) @ self.theta.w + self.theta.b
+            self.update_var("mean", 0.9 * self.get_var("mean") + 0.1 * jnp.mean(x, 0))
+        return self.dropout(x) @ self.theta.w + self.theta.b
 
     def compute_loss(self, predictions, input_batch):
         error = jnp.square(predictions - input_batch.y)
         loss = jnp.mean(error)
-        if self.nan_at is not None:
-            loss = jnp.where(input_batch.y[0] > self.nan_at, jnp.nan, loss)
         self.add_summary("bias", self.theta.b)
         count = jnp.float32(error.shape[0])
         scalars = py_utils.NestedMap(loss=(loss, count), mae=(jnp.mean(jnp.sqrt(error)), count))

@@ -99,13 +99,6 @@ def language_model(
         position_emb_tpl=None,
         final_ln_tpl=norm.clone(),
         softmax_tpl=pax_fiddle.Config(
-            embedding_softmax.SharedEmbeddingSoftmax,
-            scale_sqrt_depth=True,
-            lookup_style="index",
-            feed_forward_tpl=pax_fiddle.Config(_linear_without_bias()),
-        )
-        if False
-        else pax_fiddle.Config(
             embedding_softmax.SharedEmbeddingSoftmax, scale_sqrt_depth=True, lookup_style="index"
         ),
         stacked_transformer_tpl=pax_fiddle.Config(

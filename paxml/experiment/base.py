@@ -8,8 +8,8 @@ from typing import Any
 from paxml.partitioning.base import Partitioner
 from paxml.program.base import Program
 from paxml.program.base_executor import BaseExecutor
-from paxml.program.evaluate import SingleTaskEvalProgram
-from paxml.program.train import SingleTaskTrainProgram
+from paxml.program.evaluate import BaseEvalProgram, SingleTaskEvalProgram
+from paxml.program.train import BaseTrainProgram, SingleTaskTrainProgram
 from praxis import base_input, pax_fiddle
 
 InputConfigs = Sequence[pax_fiddle.Config[base_input.BaseInput]]
@@ -108,11 +108,11 @@ class BaseExperiment(abc.ABC):
         """The object that interleaves the programs; None is the default executor."""
         return None
 
-    def train_programs(self) -> Sequence[Program]:
+    def train_programs(self) -> Sequence[BaseTrainProgram]:
         """The training program; only the first is used."""
         return [SingleTaskTrainProgram()]
 
-    def eval_programs(self) -> Sequence[Program]:
+    def eval_programs(self) -> Sequence[BaseEvalProgram]:
         """One program for each input of `eval_datasets`, in order."""
         return [SingleTaskEvalProgram(dataset) for dataset in self.eval_datasets()]
 

@@ -62,16 +62,16 @@ class MultiLossAggregator(LossAggregator):
 
 
 def _loss_of(metrics: Metrics, key: str | None) -> AggregatedLoss:
-    if key not in metrics:
+    if key is None or key not in metrics:
         raise KeyError(
             f"The model has no metric {key!r} to use as the loss; it has {sorted(metrics)}. "
             "Set loss_name of the learner to one of them."
         )
-    metric = metrics[key]
-    if isinstance(metric, tuple | list) and len(metric) == 2:
-        value, weight = metric
-    elif hasattr(metric, "weighted_value") and hasattr(metric, "weight"):
+    metric: Any = metrics[key]
+    if hasattr(metric, "weighted_value") and hasattr(metric, "weight"):
         value, weight = metric.compute(), metric.weight
+    elif isinstance(metric, tuple | list) and len(metric) == 2:
+        value, weight = metric
     else:
         raise TypeError(
             f"Metric {key!r} is a {type(metric).__name__}, expected a (value, weight) pair or a "

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 from etils import epath
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from paxml.checkpoint.kinds import CheckpointType
 from paxml.task.single_task import SingleTask
@@ -170,6 +170,17 @@ class Partitioner(abc.ABC):
         self, discard_opt_states: bool = False, unpadded_global_batch_size: int | None = None
     ) -> TrainStateMetadata:
         """Shapes and shardings of the train state."""
+
+    def abstract_train_state(self, discard_opt_states: bool = False) -> TrainState:
+        """Shape, dtype and sharding of each array of the state as stored."""
+        metadata = self.get_train_state_metadata(discard_opt_states)
+        return jax.tree.map(
+            lambda shape, spec: jax.ShapeDtypeStruct(
+                shape.shape, shape.dtype, sharding=NamedSharding(self.global_mesh, spec)
+            ),
+            metadata.padded_global_shapes,
+            metadata.partition_specs,
+        )
 
     @abc.abstractmethod
     def initialize_prng_key_and_train_state(

@@ -1,7 +1,7 @@
 """Which partitioner and which step a run uses."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from paxml.checkpoint.kinds import CheckpointType
 from paxml.partitioning.base import Partitioner, StepFn
@@ -20,9 +20,9 @@ def get_step_fn(mode: RunningMode) -> StepFn:
       ValueError: for any other mode.
     """
     if mode == RunningMode.TRAIN:
-        return train_step_single_learner
+        return cast(StepFn, train_step_single_learner)  # by position: one name differs
     if mode == RunningMode.EVAL:
-        return eval_step_single_learner
+        return cast(StepFn, eval_step_single_learner)
     raise ValueError(f"There is no step function for {mode}; expected TRAIN or EVAL.")
 
 

@@ -14,6 +14,7 @@ from paxml.train_states import TrainState, TrainStateProvenance
 from paxml.trainer import inputs as input_shapes
 from paxml.trainer.dtypes import forward_dtype
 from paxml.trainer.init import create_train_state_metadata, initialize_partitioned_model_states
+from paxml.trainer.replicate import bind_mesh
 from paxml.trainer.types import BaseStepFnStaticArgs, TrainStateMetadata
 from paxml.trainer.uneven import pad_state, slice_state
 from praxis import base_input, pax_fiddle
@@ -109,17 +110,6 @@ class JitPartitioner(Partitioner):
             )
         return self._metadata[discard_opt_states]
 
-    def abstract_train_state(self, discard_opt_states: bool = False) -> TrainState:
-        """Shape, dtype and sharding of each array of the state as stored."""
-        metadata = self.get_train_state_metadata(discard_opt_states)
-        return jax.tree.map(
-            lambda shape, spec: jax.ShapeDtypeStruct(
-                shape.shape, shape.dtype, sharding=self._sharding(spec)
-            ),
-            metadata.padded_global_shapes,
-            metadata.partition_specs,
-        )
-
     def initialize_prng_key_and_train_state(
         self,
         root_prng_key: jax.Array,
@@ -186,14 +176,15 @@ class JitPartitioner(Partitioner):
             donate_argnums=() if is_eval else (0,),
         )
 
+        bound = bind_mesh(compiled, self.global_mesh)
+
         def run(
             train_state: TrainState,
             prng_key: jax.Array,
             inputs: Any,
             static_args: BaseStepFnStaticArgs | None = None,
         ) -> Any:
-            with jax.set_mesh(self.global_mesh):
-                return compiled(train_state, prng_key, inputs, static_args)
+            return bound(train_state, prng_key, inputs, static_args)
 
         return run, input_specs
 

@@ -1,7 +1,6 @@
 """The mesh of devices of a task."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,16 +24,19 @@ def make_mesh(model: base_layer.BaseLayer, device_mesh: np.ndarray | None = None
     if model.ici_mesh_shape is None:
         devices = np.array(jax.devices()) if device_mesh is None else device_mesh.reshape(-1)
         return Mesh(devices, (DATA_AXIS,))
-    ici, dcn, names = model.ici_mesh_shape, model.dcn_mesh_shape, model.mesh_axis_names
-    _check(model, ici, dcn, names)
+    ici, dcn = model.ici_mesh_shape, model.dcn_mesh_shape
+    names = _checked_names(model, ici, dcn)
     if device_mesh is None:
         device_mesh = py_utils.create_device_mesh(
             ici, dcn, contiguous_submeshes=bool(model.contiguous_submeshes)
         )
-    return Mesh(np.asarray(device_mesh), tuple(names))
+    return Mesh(np.asarray(device_mesh), names)
 
 
-def _check(model: base_layer.BaseLayer, ici: Any, dcn: Any, names: Sequence[str] | None) -> None:
+def _checked_names(
+    model: base_layer.BaseLayer, ici: Sequence[int], dcn: Sequence[int] | None
+) -> tuple[str, ...]:
+    names = model.mesh_axis_names
     title = f"{type(model).__name__} {model.name!r}"
     if names is None or len(names) != len(ici):
         given = None if names is None else list(names)
@@ -46,3 +48,4 @@ def _check(model: base_layer.BaseLayer, ici: Any, dcn: Any, names: Sequence[str]
         raise ValueError(
             f"{title}: ici_mesh_shape {list(ici)} and dcn_mesh_shape {list(dcn)} differ in length."
         )
+    return tuple(names)

@@ -2,12 +2,13 @@
 
 import abc
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from etils import epath
 
 from paxml.checkpoint.manager import Checkpointer
 from paxml.partitioning.base import Partitioner
-from paxml.program.base import Program
+from paxml.program.evaluate import BaseEvalProgram
 from paxml.program.train import BaseTrainProgram
 from paxml.task.single_task import SingleTask
 from praxis import base_input, pax_fiddle
@@ -26,8 +27,8 @@ class BaseExecutor(abc.ABC):
         input_specs_provider: base_input.BaseInputSpecsProvider,
         train_input_p: pax_fiddle.Config[base_input.BaseInput],
         train_program: BaseTrainProgram,
-        eval_programs: Sequence[Program],
-        decode_programs: Sequence[Program],
+        eval_programs: Sequence[BaseEvalProgram],
+        decode_programs: Sequence[Any],
         early_stopping_fn: Callable[..., bool] | None,
         exit_after_ondemand_checkpoint: bool = False,
         enable_summary_writer: bool = True,

@@ -13,7 +13,7 @@ TOKEN_KEYS = ("ids", "labels")
 
 def global_batch_size(instance: base_input.BaseInput) -> int:
     """Examples in a batch of all processes, padding not counted."""
-    return type(instance).get_global_batch_size(instance.hparams.clone())
+    return instance.get_global_batch_size(instance.hparams.clone())
 
 
 def numeric_only(batch: Any) -> Any:
@@ -28,7 +28,8 @@ def split_numeric(batch: Any) -> tuple[Any, dict[str, Any]]:
     other = {key: value for key, value in batch.items() if _is_text(value)}
     if not other:
         return batch, {}
-    return type(batch)({key: batch[key] for key in batch if key not in other}), other
+    make: Any = type(batch)
+    return make({key: batch[key] for key in batch if key not in other}), other
 
 
 def tokens_of(batch: Any) -> int:

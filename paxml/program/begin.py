@@ -8,7 +8,7 @@ from absl import logging
 from etils import epath
 
 from paxml.checkpoint.manager import Checkpointer
-from paxml.partitioning.jit import JitPartitioner
+from paxml.partitioning.base import Partitioner
 from paxml.task.single_task import SingleTask
 from paxml.train_states import TrainState, TrainStateProvenance
 from praxis import base_input
@@ -39,7 +39,7 @@ def begin(
     task: SingleTask,
     *,
     checkpointer: Checkpointer | None,
-    partitioner: JitPartitioner,
+    partitioner: Partitioner,
     root_key: jax.Array,
     train_input: base_input.BaseInput,
 ) -> Beginning:

@@ -1,6 +1,7 @@
 """Evaluation programs: metrics over the batches of one input."""
 
 import abc
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -141,15 +142,16 @@ class BaseEvalProgram(Program):
         """Batches of one run on the devices, each with its texts, which stay on the host."""
         source = self.eval_input
         count = source.eval_loop_num_batches
-        until_end = source.reset_for_eval or count is None or count <= 0
+        if source.reset_for_eval or count is None or count <= 0:
+            count = math.inf
         done = 0
-        while until_end or done < count:
+        while done < count:
             try:
                 batch = source.get_next_padded()
             except Exception as error:
                 if not end_of_data(error):
                     raise
-                if not until_end:
+                if count < math.inf:
                     raise ValueError(
                         f"Evaluation input {source.name!r} ended after {done} batches, but "
                         f"eval_loop_num_batches is {count}. Lower it, or set reset_for_eval = True "

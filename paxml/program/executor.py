@@ -3,7 +3,7 @@
 import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import logging
@@ -12,9 +12,9 @@ from etils import epath
 from paxml.checkpoint.manager import Checkpointer
 from paxml.partitioning.base import Partitioner
 from paxml.program import early_stop
-from paxml.program.base import Program
 from paxml.program.base_executor import BaseExecutor
 from paxml.program.begin import begin, check_input_can_be_saved
+from paxml.program.evaluate import BaseEvalProgram
 from paxml.program.stop import InputExhaustedError, StopRequest, TrainingStopped
 from paxml.program.train import BaseTrainProgram
 from paxml.summary import texts
@@ -41,8 +41,8 @@ class DefaultExecutor(BaseExecutor):
         input_specs_provider: base_input.BaseInputSpecsProvider,
         train_input_p: pax_fiddle.Config[base_input.BaseInput],
         train_program: BaseTrainProgram,
-        eval_programs: Sequence[Program],
-        decode_programs: Sequence[Program],
+        eval_programs: Sequence[BaseEvalProgram],
+        decode_programs: Sequence[Any],
         early_stopping_fn: Callable[..., bool] | None,
         exit_after_ondemand_checkpoint: bool = False,
         enable_summary_writer: bool = True,
@@ -181,18 +181,19 @@ class DefaultExecutor(BaseExecutor):
         checkpointer, program = self._checkpointer, self._train_program
         if checkpointer is None or not (force or checkpointer.should_save(self._step)):
             return
-        saves_itself = program.input_saves_itself and bool(self._train.enable_input_checkpointing)
+        wants_own_save = program.input_saves_itself and self._train.enable_input_checkpointing
+        train_input: Any = program.train_input if wants_own_save else None
         saved = checkpointer.save(
             self._step,
             self._state,
-            train_input=program.train_input if saves_itself else None,
+            train_input=train_input,
             input_state=program.input_state,
             force=force,
         )
         if saved:
             logging.info("Saving step %d to %s", self._step, checkpointer.directory)
 
-    def _stop(self, stop: StopRequest) -> None:
+    def _stop(self, stop: StopRequest) -> NoReturn:
         self._save(force=True)
         where = "without a checkpoint"
         if self._checkpointer is not None:
@@ -201,7 +202,7 @@ class DefaultExecutor(BaseExecutor):
         logging.warning("Stopped at step %d %s.", self._step, where)
         raise TrainingStopped(stop.exit_code(self._exit_on_demand), self._step)
 
-    def _end_of_data(self, end: StopIteration) -> None:
+    def _end_of_data(self, end: StopIteration) -> NoReturn:
         self._save(force=True)
         source = self._train_program.train_input
         raise InputExhaustedError(

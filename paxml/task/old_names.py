@@ -13,7 +13,7 @@ class OldSettings(base_hyperparams.FiddleHParamsClassStub):
         return pax_fiddle.Config(cls.fiddle_base_parameterizable_cls, *args, **kwargs)
 
     @classmethod
-    def config(cls, **kwargs: Any) -> Any:
+    def config(cls, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A config of the class behind the name."""
         return pax_fiddle.Config(cls.fiddle_base_parameterizable_cls, **kwargs)
 

@@ -15,7 +15,7 @@ from paxml.task.exclusion import learner_has_ema
 from paxml.task.noise import add_variational_noise
 from paxml.task.old_names import old_name
 from paxml.train_states import TrainState
-from praxis import base_layer, base_model, pax_fiddle
+from praxis import base_layer, pax_fiddle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,12 @@ class SingleTask(BaseTask):
     InferWriterHParams = old_name("InferWriterHParams", InferWriter)
     VariationalNoiseHParams = old_name("VariationalNoiseHParams", settings.VariationalNoise)
 
-    model: base_model.BaseModel = None  # pyright: ignore[reportAssignmentType]  # required
-    train: settings.Train = pax_fiddle.instance_field(settings.Train)
-    evaluate: settings.Evaluate = pax_fiddle.instance_field(settings.Evaluate)
-    decode: settings.Decode = pax_fiddle.instance_field(settings.Decode)
-    infer: settings.Infer = pax_fiddle.instance_field(settings.Infer)
-    vn: settings.VariationalNoise = pax_fiddle.instance_field(settings.VariationalNoise)
+    model: base_layer.BaseLayer = None  # pyright: ignore[reportAssignmentType]  # required
+    train: settings.Train = pax_fiddle.template_field(settings.Train)
+    evaluate: settings.Evaluate = pax_fiddle.template_field(settings.Evaluate)
+    decode: settings.Decode = pax_fiddle.template_field(settings.Decode)
+    infer: settings.Infer = pax_fiddle.template_field(settings.Infer)
+    vn: settings.VariationalNoise = pax_fiddle.template_field(settings.VariationalNoise)
     loss_aggregator: pax_fiddle.Config | None = None
     metrics: pax_fiddle.Config | None = None
     early_stopping_fn: Callable[..., bool] | None = None
@@ -94,8 +94,11 @@ class SingleTask(BaseTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.model = _built_model(self.model, self.name)
-        self._learner = _built_learner(self.train.learner, self.name)
+        for section in ("train", "evaluate", "decode", "infer", "vn", "infer_writer"):
+            if isinstance(config := getattr(self, section), pax_fiddle.Config):
+                setattr(self, section, pax_fiddle.instantiate(config))
+        self.model = built_model(self.model, self.name)
+        self._learner = built_learner(self.train.learner, self.name)
         self._loss_aggregator = self._build_loss_aggregator()
         self._metrics = pax_fiddle.instantiate(self.metrics or pax_fiddle.Config(MeanMetrics))
         self._inference_runner = self._build_inference_runner()
@@ -209,7 +212,7 @@ class SingleTask(BaseTask):
         return pax_fiddle.instantiate(self.infer_writer.inference_runner, model=self.model)
 
 
-def _built_model(model: Any, task_name: str) -> base_model.BaseModel:
+def built_model(model: Any, task_name: str) -> base_layer.BaseLayer:
     if model is None:
         raise ValueError(
             f"Task {task_name!r} has no model. Set task_config.model to the config of one."
@@ -224,7 +227,7 @@ def _built_model(model: Any, task_name: str) -> base_model.BaseModel:
     return model
 
 
-def _built_learner(learner: Any, task_name: str) -> Any:
+def built_learner(learner: Any, task_name: str) -> Any:
     if isinstance(learner, list | tuple):
         raise ValueError(
             f"Task {task_name!r}: train.learner is a sequence of {len(learner)}; a task has one "

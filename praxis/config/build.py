@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -176,10 +177,22 @@ def _wrap_arguments(
         elif contains_config(value) and facts.holds_template(key):
             arguments[key] = _protect(config, value)
         else:
-            if str(key).endswith("_tpl") and isinstance(value, fdl.Buildable):
+            if (
+                str(key).endswith("_tpl")
+                and isinstance(value, fdl.Buildable)
+                and not _is_wanted_built(value, facts.hints.get(str(key)))
+            ):
                 _warn_of_annotation(facts.name, str(key))
             arguments[key] = walk.visit(value, (*path, daglish.attr_or_index(key)))
     return copying.copy_node(config, arguments)
+
+
+def _is_wanted_built(config: fdl.Buildable, annotation: Any) -> bool:
+    """Returns whether the annotation is a class that the built object is an instance of."""
+    made = fdl.get_callable(config)
+    if not inspect.isclass(annotation) or not isinstance(made, type) or annotation is Any:
+        return False
+    return issubclass(made, annotation)
 
 
 def _warn_of_annotation(owner: str, field: str) -> None:

@@ -11,7 +11,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from praxis import pax_fiddle, pytypes
-from praxis.base_hyperparams import FiddleBaseParameterizable
+from praxis.config.parameterizable import FiddleBaseParameterizable
 from praxis.input import batch as batch_lib
 from praxis.input import state as state_lib
 from praxis.utils import batches, devices

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from praxis import pax_fiddle
-from praxis.base_hyperparams import FiddleBaseParameterizable
+from praxis.config.parameterizable import FiddleBaseParameterizable
 
 
 class BaseInputSpecsProvider(FiddleBaseParameterizable):

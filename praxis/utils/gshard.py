@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 
@@ -22,7 +21,7 @@ def cum_sum(
     Returns:
       Sums, in the shape and dtype of the elements.
     """
-    sums = jax.lax.associative_scan(jnp.add, elements, reverse=reverse, axis=axis)
+    sums = jax.lax.cumsum(elements, axis=axis % elements.ndim, reverse=reverse)
     return sums - elements if exclusive else sums
 
 

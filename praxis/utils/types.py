@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 
@@ -60,7 +59,6 @@ Float = jaxtyping.Float
 Int = jaxtyping.Int
 Bool = jaxtyping.Bool
 Shaped = jaxtyping.Shaped
-JDType = jnp.dtype
 
 
 def typed(fn: F) -> F:

@@ -90,9 +90,7 @@ def test_what_holds_passes():
     asserts.subclass(bool, int)
     asserts.in_set(x, {3})
     asserts.between(x, 3, 3)
-    asserts.assert_same_structure(
-        NestedMap(a=1, b=(2, [3])), {"b": ("x", [4]), "a": "y"}
-    )
+    asserts.assert_same_structure(NestedMap(a=1, b=(2, [3])), {"b": ("x", [4]), "a": "y"})
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from praxis.decoding.options import DecoderHParams, GreedyDecoderHParams
 from praxis.layers.embedding.counter import TokenCounter
 from praxis.layers.model import decoded_text, generate
 from praxis.layers.model.transformer_lm import LanguageModelType, TransformerLm
-from praxis.layers.model.xent import compute_xent_loss_helper
+from praxis.layers.model.xent import compute_xent_loss_helper, prediction_weights
 
 NestedMap = py_utils.NestedMap
 LayerTpl = pax_fiddle.Config[base_layer.BaseLayer]
@@ -78,10 +78,11 @@ class LanguageModel(base_model.BaseModel):
                 for name in ("segment_ids", "segment_pos", "segment_mask")
                 if name in input_batch
             }
+        weights = prediction_weights(input_batch, self.apply_eval_sample_weights)
         return self.lm(
             inputs=input_batch.ids,
             paddings=input_batch.paddings,
-            labels=NestedMap(class_ids=input_batch.labels, class_weights=input_batch.weights),
+            labels=NestedMap(class_ids=input_batch.labels, class_weights=weights),
             causal_attention_mask=self._causal_attention_mask(input_batch),
             **packed,
         )

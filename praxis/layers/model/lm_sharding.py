@@ -148,9 +148,7 @@ def _shard_attention(attention: LayerTpl, shardings: LmShardings) -> None:
 
 
 def _shard_feed_forward(feed_forward: LayerTpl, shardings: LmShardings) -> None:
-    feed_forward.weight_split_dims_mapping.set(
-        ffn0=shardings.w_df, ffn1=_reversed(shardings.w_df)
-    )
+    feed_forward.weight_split_dims_mapping.set(ffn0=shardings.w_df, ffn1=_reversed(shardings.w_df))
     feed_forward.activation_split_dims_mapping.set(
         ffn0=shardings.a_blf,
         ffn1=shardings.a_bld,

@@ -24,7 +24,7 @@ AuxLossStruct = base_layer.AuxLossStruct
 SplitDimsMapping = base_layer.SplitDimsMapping
 
 
-class LanguageModelType(str, enum.Enum):
+class LanguageModelType(str, enum.Enum):  # noqa: UP042 (public base classes)
     """Which keys a token sees."""
 
     CAUSAL = "causal"
@@ -183,8 +183,8 @@ class TransformerLm(base_layer.BaseLayer):
     ) -> None:
         if segment_ids is None and segment_pos is not None:
             raise ValueError(
-                f"{self.path_text}: segment_pos is given without segment_ids. Pass both, or neither "
-                "for rows of one example each."
+                f"{self.path_text}: segment_pos is given without segment_ids. Pass both, or "
+                "neither for rows of one example each."
             )
         if input_kwargs:
             raise TypeError(
@@ -308,8 +308,8 @@ class TransformerLm(base_layer.BaseLayer):
 
     def extend_step(
         self,
-        inputs: Int[Array, "B *L"],
-        segment_pos: Integer[Array, "B *L"] | None = None,
+        inputs: Int[Array, "*B"],
+        segment_pos: Integer[Array, "*B"] | None = None,
         atten_mask: Shaped[Array, "..."] | None = None,
     ) -> NestedMap:
         """Adds a token, or a block of L tokens, to the caches, and predicts what follows it.

@@ -1,10 +1,29 @@
 """Metrics of a model that predicts classes."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Shaped
 
 from praxis import py_utils
 
 NestedMap = py_utils.NestedMap
+
+
+def prediction_weights(
+    input_batch: NestedMap, apply_eval_sample_weights: bool
+) -> Float[Array, "B T"]:
+    """Weight of each token in the loss: `weights`, times those of the examples if asked.
+
+    Raises:
+      ValueError: if `eval_sample_weights` are to be applied and are not there.
+    """
+    if not apply_eval_sample_weights:
+        return input_batch.weights
+    if "eval_sample_weights" not in input_batch:
+        raise ValueError(
+            "apply_eval_sample_weights is True, but the batch has no field eval_sample_weights, "
+            f"only {sorted(input_batch.keys())}. Let the input give it, [B], or unset it."
+        )
+    return input_batch.weights * input_batch.eval_sample_weights[:, jnp.newaxis]
 
 
 def compute_xent_loss_helper(
@@ -36,10 +55,7 @@ def compute_xent_loss_helper(
     Raises:
       ValueError: if `eval_sample_weights` are to be applied and are not there.
     """
-    weights = input_batch.weights
-    if apply_eval_sample_weights:
-        _check_sample_weights(input_batch, "apply_eval_sample_weights")
-        weights = weights * input_batch.eval_sample_weights[:, jnp.newaxis]
+    weights = prediction_weights(input_batch, apply_eval_sample_weights)
     predicted, labels = predictions.per_example_argmax, input_batch.labels
     correct = jnp.where((labels == predicted) & (weights > 0), weights, 0.0)
     num_preds = predictions.total_weight
@@ -65,7 +81,9 @@ def compute_xent_loss_helper(
     return metrics, per_example
 
 
-def _strict_accuracy(right, weights, input_batch):
+def _strict_accuracy(
+    right: Bool[Array, "B T"], weights: Shaped[Array, "B T"], input_batch: NestedMap
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Share of the counted examples all of whose weighted tokens are right, and their number."""
     all_right = jnp.all(right | (weights == 0), axis=1)  # [B]
     if "eval_sample_weights" in input_batch:
@@ -74,11 +92,3 @@ def _strict_accuracy(right, weights, input_batch):
         counted = jnp.ones(all_right.shape, jnp.bool)
     number = jnp.sum(counted.astype(jnp.float32))
     return jnp.sum((all_right & counted).astype(jnp.float32)) / jnp.maximum(number, 1), number
-
-
-def _check_sample_weights(input_batch: NestedMap, setting: str) -> None:
-    if "eval_sample_weights" not in input_batch:
-        raise ValueError(
-            f"{setting} is set, but the batch has no eval_sample_weights, only "
-            f"{sorted(input_batch.keys())}. Let the input give them, [B], or unset it."
-        )

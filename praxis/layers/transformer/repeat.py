@@ -318,16 +318,20 @@ class Repeat(base_layer.BaseLayer):
             )
             return run(self._layer, carry, {})[0]
         for index in range(self.x_times):
-            run = nn.map_variables(
-                step,
-                mapped_collections=[*WEIGHTS, *CACHES],
-                trans_in_fn=functools.partial(self._load_layer, index),
-                trans_out_fn=functools.partial(_store_layer, index),
-                mutable=True,
-                variables=DenyList([*WEIGHTS, *CACHES, *REPORTS]),
-            )
-            carry = run(self._layer, carry)
+            carry = self._on_layer(index, lambda layer, carry=carry: step(layer, carry))
         return carry
+
+    def _on_layer(self, index: int, function: Callable[[Any], Any]) -> Any:
+        """Runs `function(layer)` on one layer, which sees its variables alone."""
+        run = nn.map_variables(
+            function,
+            mapped_collections=[*WEIGHTS, *CACHES],
+            trans_in_fn=functools.partial(self._load_layer, index),
+            trans_out_fn=functools.partial(_store_layer, index),
+            mutable=True,
+            variables=DenyList([*WEIGHTS, *CACHES, *REPORTS]),
+        )
+        return run(self._layer)
 
     def _load_layer(self, index: int, stored: dict[str, Any]) -> dict[str, Any]:
         """The variables of one layer, without a leading axis."""
@@ -341,6 +345,18 @@ class Repeat(base_layer.BaseLayer):
             loaded[name] = stacked_variables.take_layer(tree, index)
         return loaded
 
+    # ---- quantization ---------------------------------------------------------------------------
+
+    def quantize_weight(self) -> Any:
+        """The weights as the layer gives them, with leading axes."""
+        run = self._with_stored_layout(
+            self._scan(lambda layer, carry, _: (carry, layer.quantize_weight()))
+        )
+        _, weights = run(self._layer, (), {})
+        if self.nd_prefix_shape is not None:
+            weights = stacked_variables.split_prefix(weights, self.nd_prefix_shape)
+        return {name: {self.sublayer_name: tree} for name, tree in weights.items()}
+
     def quantized_partition_specs(self) -> Any:
         """As of the layer, with leading axes that are not sharded."""
         leading = [None] * len(self.nd_prefix_shape or (self.x_times,))
@@ -350,11 +366,12 @@ class Repeat(base_layer.BaseLayer):
                 meta=jax.sharding.PartitionSpec(*leading, *spec.meta)
             )
 
-        return jax.tree.map(
+        specs = jax.tree.map(
             prepend,
-            super().quantized_partition_specs(),
+            self._on_layer(0, lambda layer: layer.quantized_partition_specs()),
             is_leaf=lambda node: isinstance(node, base_layer.BoxedPartitionSpec),
         )
+        return {name: {self.sublayer_name: tree} for name, tree in specs.items()}
 
 
 def _store_layer(index: int, seen: dict[str, Any]) -> dict[str, Any]:

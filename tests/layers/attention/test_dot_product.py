@@ -25,11 +25,12 @@ def inputs(seed=0, shape=(B, T, D)):
 
 def random_params(layer, *args):
     """Variables of the layer, all away from their first values."""
-    variables = layer.init(KEY, *args)
-    leaves, tree = jax.tree.flatten(variables)
+    leaves, tree = jax.tree.flatten(jax.eval_shape(lambda: layer.init(KEY, *args)))
     keys = jax.random.split(jax.random.PRNGKey(1), len(leaves))
     pairs = zip(keys, leaves, strict=True)
-    return jax.tree.unflatten(tree, [0.5 * jax.random.normal(k, x.shape, x.dtype) for k, x in pairs])
+    return jax.tree.unflatten(
+        tree, [0.5 * jax.random.normal(k, x.shape, x.dtype) for k, x in pairs]
+    )
 
 
 def reference(params, x, keep, *, cap=0.0, extra=None):

@@ -1,5 +1,7 @@
 """Projections to and from heads against NumPy, their layouts, first weights and shardings."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from praxis.layers.attentions import AttentionProjection, CombinedQKVProjectionL
 D, N, H = 7, 3, 5
 
 
-def build(cls=AttentionProjection, **fields):
+def build(cls: Any = AttentionProjection, **fields):
     fields = {"input_dim": D, "num_heads": N, "dim_per_head": H, **fields}
     return pax_fiddle.build(pax_fiddle.Config(cls, name="proj", **fields))
 

@@ -20,10 +20,12 @@ def build(**fields):
 
 
 def random_params(layer, *args):
-    leaves, tree = jax.tree.flatten(layer.init(KEY, *args))
+    leaves, tree = jax.tree.flatten(jax.eval_shape(lambda: layer.init(KEY, *args)))
     keys = jax.random.split(jax.random.PRNGKey(1), len(leaves))
     pairs = zip(keys, leaves, strict=True)
-    return jax.tree.unflatten(tree, [0.5 * jax.random.normal(k, x.shape, x.dtype) for k, x in pairs])
+    return jax.tree.unflatten(
+        tree, [0.5 * jax.random.normal(k, x.shape, x.dtype) for k, x in pairs]
+    )
 
 
 def norm(params, x):
@@ -37,10 +39,14 @@ def reference(params, x, paddings, *, policy, gated, weight):
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     linear = lambda name, v: v @ p[name]["linear"]["w"] + p[name]["bias"]["b"]  # noqa: E731
     relu = lambda v: np.maximum(v, 0)  # noqa: E731
-    keep = 1 - np.float64(paddings)[..., None]
-    first, last = ("pre_layer_norm", "post_layer_norm") if policy == "primer_hybrid" else (
-        "layer_norm",
-        "layer_norm",
+    keep = 1 - np.asarray(paddings, np.float64)[..., None]
+    first, last = (
+        ("pre_layer_norm", "post_layer_norm")
+        if policy == "primer_hybrid"
+        else (
+            "layer_norm",
+            "layer_norm",
+        )
     )
     h = norm(p[first], x) if policy in ("pre", "primer_hybrid") else x
     if gated:
@@ -61,10 +67,8 @@ def test_matches_numpy(policy, gated):
     x = np.random.default_rng(0).standard_normal((B, T, D))
     paddings = jnp.array([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     variables = random_params(layer, jnp.float32(x), paddings)
-    y = layer.apply(variables, jnp.float32(x), paddings)
-    expected = reference(
-        variables["params"], x, paddings, policy=policy, gated=gated, weight=0.5
-    )
+    y = jax.jit(layer.apply)(variables, jnp.float32(x), paddings)
+    expected = reference(variables["params"], x, paddings, policy=policy, gated=gated, weight=0.5)
     np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-5)
 
 

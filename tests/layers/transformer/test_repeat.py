@@ -45,8 +45,8 @@ def build(**fields):
 
 
 def loop_over(weights, x, scale=1.0, own=None):
-    x = np.float64(x)
-    for i, w in enumerate(np.float64(weights)):
+    x = np.asarray(x, np.float64)
+    for i, w in enumerate(np.asarray(weights, np.float64)):
         x = x + scale * x @ w + (0.0 if own is None else own[i])
     return x
 
@@ -78,7 +78,9 @@ def test_metadata_says_how_often_and_how_sharded():
     assert list(meta.shape) == [D, D]
     sharded = build(optimizer_dims_mapping=["opt"])
     nested = build(sub_tpl=pax_fiddle.Config(repeats.Repeat, x_times=3, sub_tpl=linear()))
-    assert list(nested.abstract_init_with_metadata(X)["params"]["sub"]["sub"]["w"].repeat_prefix) == [
+    assert list(
+        nested.abstract_init_with_metadata(X)["params"]["sub"]["sub"]["w"].repeat_prefix
+    ) == [
         X_TIMES,
         3,
     ]
@@ -169,13 +171,19 @@ def test_outputs_of_all_layers():
     np.testing.assert_array_equal(y, last)
 
 
-def test_partition_specs_have_a_leading_entry():
+@pytest.mark.parametrize(("prefix", "leading"), [(None, [None]), ((1, 5), [None, None])])
+def test_quantization_sees_leading_axes(prefix, leading):
+    """28, repeats: quantization through Repeat."""
     sub = linear()
     sub.weight_split_dims_mapping.wt = ("data", None)
-    layer = build(sub_tpl=sub, mesh_axis_names=["data"], ici_mesh_shape=[1])
+    layer = build(sub_tpl=sub, mesh_axis_names=["data"], ici_mesh_shape=[1], nd_prefix_shape=prefix)
     variables = layer.init(KEY, X)
     specs, _ = layer.apply(variables, method="quantized_partition_specs", mutable=[])
-    assert specs["params"]["sub"]["w"].meta == jax.sharding.PartitionSpec(None, "data", None)
+    spec = jax.sharding.PartitionSpec(*leading, "data", None)
+    assert specs["params"]["sub"]["w"].meta == spec
+    weights, _ = layer.apply(variables, method="quantize_weight", mutable=[])
+    weight = weights["params"]["sub"]["w"]
+    np.testing.assert_array_equal(weight, variables["params"]["sub"]["w"])
 
 
 @pytest.mark.parametrize(

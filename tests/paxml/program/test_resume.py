@@ -99,9 +99,7 @@ def test_a_killed_run_goes_on_bit_for_bit(whole_run, tmp_path, caplog):
 
 
 def test_saving_in_the_background_saves_the_state_of_its_step(whole_run, tmp_path):
-    train.train_and_evaluate(
-        EveryStep(), tmp_path, False, False, enable_async_checkpointing=True
-    )
+    train.train_and_evaluate(EveryStep(), tmp_path, False, False, enable_async_checkpointing=True)
     for step in (4, 8, 10):
         assert weights_of(tmp_path, step) == weights_of(whole_run, step)
 
@@ -158,9 +156,7 @@ def test_an_input_without_position_warns_how_many_batches_come_again(tmp_path, c
     first = losses_of(tmp_path)
     assert sorted(first) == [1, 2, 3, 4]
     with pytest.warns(UserWarning, match="train_input"):
-        train.train_and_evaluate(
-            Stateless(), tmp_path, False, False, override_num_train_steps=6
-        )
+        train.train_and_evaluate(Stateless(), tmp_path, False, False, override_num_train_steps=6)
     assert "its first 4 batches will be trained on again" in caplog.text
     assert sorted(losses_of(tmp_path)) == [1, 2, 3, 4, 5, 6]
 

@@ -1,0 +1,132 @@
+"""The command line (behaviours 39, 51, 53, 54, 118)."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import toy_experiment
+from absl import app, flags
+from absl.testing import flagsaver
+
+from paxml import cli, main, train
+from paxml.launch import main as launch
+from paxml.launch.train import writable_directory
+
+ROOT = pathlib.Path(train.__file__).parents[1]
+TESTS = pathlib.Path(toy_experiment.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def parsed_flags():
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["test"])
+
+
+@pytest.mark.slow
+def test_a_run_from_the_command_line_without_tensorflow(tmp_path):
+    code = (
+        "import sys, runpy\n"
+        "sys.modules['tensorflow'] = sys.modules['torch'] = sys.modules['clu'] = None\n"
+        f"sys.argv = ['paxml.main', '--exp=toy_experiment.Toy', '--job_log_dir={tmp_path}']\n"
+        "runpy.run_module('paxml.main', run_name='__main__')"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "starting task toy at step 0" in done.stderr
+    assert "step 10/10" in done.stderr
+    assert "orbax" not in done.stderr.lower()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "checkpoints",
+        "summaries",
+        "experiment_cls_vars.txt",
+        "model_params.txt",
+        "post_init_model_params.txt",
+        "train_state_provenance.txt",
+    }
+
+
+def test_without_exp_or_job_log_dir_the_flag_is_named():
+    with flagsaver.flagsaver(exp=None), pytest.raises(app.UsageError, match="--exp is missing"):
+        main.create_experiment_config()
+    with (
+        flagsaver.flagsaver(exp="toy_experiment.Toy", job_log_dir=None),
+        pytest.raises(app.UsageError, match="--job_log_dir is missing"),
+    ):
+        main.main(["paxml.main"])
+    with pytest.raises(app.UsageError, match=r"Too many arguments: \['train'\]"):
+        main.main(["paxml.main", "train"])
+
+
+def test_an_unknown_experiment_suggests_a_near_one():
+    with (
+        flagsaver.flagsaver(exp="Toi"),
+        pytest.raises(ValueError, match=r"'Toi'.*toy_experiment\.Toy"),
+    ):
+        main.create_experiment_config()
+
+
+def test_flags_of_the_decoding_modes_are_refused_in_training(tmp_path):
+    with (
+        flagsaver.flagsaver(mode="train", restore_checkpoint_dir="somewhere"),
+        pytest.raises(ValueError, match=r"--restore_checkpoint_dir belongs to the decoding modes"),
+    ):
+        main.run_experiment(toy_experiment.Toy(), None, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["eval", "decode", "infer"])
+def test_modes_that_do_not_exist_say_so(mode, tmp_path):
+    with (
+        flagsaver.flagsaver(mode=mode),
+        pytest.raises(NotImplementedError, match=f"--mode={mode} is not available"),
+    ):
+        main.run_experiment(toy_experiment.Toy(), None, tmp_path)
+
+
+def test_a_log_directory_that_cannot_be_written_is_named_at_once(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(ValueError, match=r"Cannot write to job_log_dir '.*file/run'"):
+        writable_directory(blocked / "run")
+
+
+def test_a_changed_config_keeps_the_one_before(tmp_path, caplog):
+    train.write_hparams_file(toy_experiment.Toy(), tmp_path)
+    train.write_hparams_file(toy_experiment.Toy(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model_params.txt"]
+    train.write_hparams_file(toy_experiment.variant(STEPS=11), tmp_path)
+    assert "num_train_steps : 11" in (tmp_path / "model_params.txt").read_text()
+    assert "num_train_steps : 10" in (tmp_path / "model_params.txt.1").read_text()
+    assert "The config differs from the last start" in caplog.text
+
+
+def test_hardware_random_numbers_stay_off_on_a_cpu():
+    import jax
+
+    before = jax.config.jax_default_prng_impl
+    with flagsaver.flagsaver(globally_use_hardware_rng=True):
+        launch.set_up_jax()
+    assert jax.config.jax_default_prng_impl == before
+
+
+def test_list_shows_names_and_tags(capsys):
+    assert cli.main(["list", "--import", "toy_experiment", "--tag", "toy"]) == 0
+    assert capsys.readouterr().out == "toy_experiment.Toy  [toy]\n"
+    assert cli.main(["list", "--import", "toy_experiment", "--tag", "none"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [([], 2, "pax COMMAND"), (["fly"], 2, "no command 'fly'"), (["--help"], 0, "pax COMMAND")],
+    ids=str,
+)
+def test_usage(arguments, code, text, capsys):
+    assert cli.main(arguments) == code
+    captured = capsys.readouterr()
+    assert text in captured.out + captured.err

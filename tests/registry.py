@@ -1,0 +1,680 @@
+"""Every public layer, with a small config and example inputs, for the sweeps of test_registry.py.
+
+A new layer gets an entry here, and with it all the sweeps: shapes, jit, gradients, dtypes, copies
+of the config, errors and the golden tree. Sizes are distinct, and prime where the layer allows it,
+so that a swapped axis fails.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import fiddle as fdl
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from praxis import base_layer, pax_fiddle, py_utils
+from praxis.layers import (
+    activations,
+    attentions,
+    base_ops,
+    einsum,
+    embedding_softmax,
+    flax_adapter,
+    linears,
+    normalizations,
+    repeats,
+    sequential,
+    stochastics,
+    transformer_models,
+    transformers,
+)
+
+Config = pax_fiddle.Config
+
+# Batch, target and source length, model and hidden width, heads and their width, vocabulary.
+B, T, S, D, F, N, H, V = 2, 5, 7, 11, 13, 2, 3, 17
+# A model width that is even, for sines and cosines, and a multiple of N.
+EVEN = 6
+NAME = "top"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """A layer to sweep over.
+
+    Attributes:
+      name: Name of the test cases and of the golden file.
+      template: Config of the layer; `config` returns a copy.
+      inputs: Arguments of the call by name; NumPy arrays are traced, the rest is static.
+      positional: Arguments that are passed by position, before the others.
+      wrong: Arguments in place of those of `inputs` that have to be refused with an error of the
+        layer; or a text that says why there are none.
+      streams: Random streams the call needs beside `params`.
+      float32_outputs: Names of the outputs that are float32 whatever `fprop_dtype` is; or "all".
+    """
+
+    name: str
+    template: Config
+    inputs: Mapping[str, Any]
+    wrong: Mapping[str, Any] | str
+    positional: Sequence[Any] = ()
+    streams: Sequence[str] = ()
+    float32_outputs: Sequence[str] | str = ()
+
+    @property
+    def layer_class(self) -> type[base_layer.BaseLayer]:
+        """The class of the layer."""
+        return fdl.get_callable(self.template)
+
+    def config(self, **fields: Any) -> Config:
+        """Returns a config of the layer, under `NAME`, with further fields set."""
+        return self.template.clone().set(name=NAME, **fields)
+
+    def arguments(self, wrong: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns positional and named arguments of the call, arrays as JAX arrays."""
+        inputs = dict(self.inputs)
+        if wrong:
+            assert not isinstance(self.wrong, str)
+            inputs |= self.wrong
+        return jax.tree.map(
+            lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf,
+            (tuple(self.positional), inputs),
+        )
+
+
+def floats(*shape: int, seed: int = 0) -> np.ndarray:
+    """Standard normal numbers."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def ids(*shape: int, below: int = V) -> np.ndarray:
+    """Token ids, or other integers."""
+    return np.random.default_rng(1).integers(0, below, shape).astype(np.int32)
+
+
+def paddings(batch: int = B, length: int = T) -> np.ndarray:
+    """[B, T], 1 on the last position of the last row."""
+    marks = np.zeros([batch, length], np.float32)
+    marks[-1, -1] = 1.0
+    return marks
+
+
+def causal(length: int = T) -> np.ndarray:
+    """[1, 1, T, T], hides later positions."""
+    return np.triu(np.full([length, length], -1e9, np.float32), 1)[np.newaxis, np.newaxis]
+
+
+def open_mask(target: int = T, source: int = S) -> np.ndarray:
+    """[1, 1, T, S], hides nothing."""
+    return np.zeros([1, 1, target, source], np.float32)
+
+
+ENTRIES: list[Entry] = []
+
+
+def add(
+    template: Config, inputs: Mapping[str, Any], variant: str = "", **options: Any
+) -> None:
+    """Appends an entry, named after its class and the variant."""
+    name = fdl.get_callable(template).__name__ + (f"-{variant}" if variant else "")
+    ENTRIES.append(Entry(name=name, template=template, inputs=inputs, **options))
+
+
+# ---- activations, operations, linear layers -----------------------------------------------------
+
+for activation in (
+    activations.CubedReLU,
+    activations.ELU,
+    activations.Exp,
+    activations.GELU,
+    activations.Identity,
+    activations.LeakyReLU,
+    activations.ReLU,
+    activations.ReLU6,
+    activations.SiLU,
+    activations.Sigmoid,
+    activations.SineReLU,
+    activations.Softplus,
+    activations.SquaredReLU,
+    activations.Swish,
+    activations.Tanh,
+):
+    add(Config(activation), {"inputs": floats(B, T, D)}, wrong="elementwise: any shape")
+add(
+    Config(activations.GELU, approximate=False),
+    {"inputs": floats(B, T, D)},
+    "exact",
+    wrong="elementwise: any shape",
+)
+
+OPERANDS = floats(B, T, D), floats(D, F, seed=1)
+add(
+    Config(base_ops.EinsumOp),
+    {},
+    positional=("btd,df->btf", *OPERANDS),
+    wrong="the equation and the operands are those of jnp.einsum, and so are the errors",
+)
+add(
+    Config(base_ops.EinsumGatedOp),
+    {},
+    positional=("btd,df->btf", *OPERANDS, floats(D, F, seed=2)),
+    wrong="the equation and the operands are those of jnp.einsum, and so are the errors",
+)
+add(
+    Config(base_ops.ArrayLookup),
+    {"x": floats(V, D), "idx": ids(B, T)},
+    wrong="any array and any index",
+)
+
+WIDE = {"inputs": floats(B, T, D)}
+WRONG_WIDTH = {"inputs": floats(B, T, D + 1)}
+MESH = {"ici_mesh_shape": [2, 4], "mesh_axis_names": ["data", "mdl"]}
+
+
+def sharded(config: Config, **mappings: Any) -> Config:
+    """Sets a mesh and the sharding of variables; only metadata, no devices are needed."""
+    config.set(**MESH)
+    config.weight_split_dims_mapping.set(**mappings)
+    return config
+
+
+add(
+    Config(einsum.Einsum, eqn="btd,dnh->btnh", w_shape=[D, N, H]),
+    WIDE,
+    wrong=WRONG_WIDTH,
+)
+add(
+    Config(einsum.Einsum, eqn="...d,df->...f", w_shape=[D, F], use_bias=True),
+    WIDE,
+    "bias",
+    wrong=WRONG_WIDTH,
+)
+add(Config(linears.Linear, input_dims=D, output_dims=F), WIDE, wrong=WRONG_WIDTH)
+add(
+    sharded(Config(linears.Linear, input_dims=D, output_dims=F), wt=["data", "mdl"]),
+    WIDE,
+    "sharded",
+    wrong=WRONG_WIDTH,
+)
+add(Config(linears.Bias, dims=D), WIDE, wrong=WRONG_WIDTH)
+add(Config(linears.FeedForward, input_dims=D, output_dims=F), WIDE, wrong=WRONG_WIDTH)
+add(
+    Config(
+        linears.FeedForward,
+        input_dims=D,
+        output_dims=F,
+        has_bias=False,
+        activation_tpl=Config(activations.SiLU),
+    ),
+    WIDE,
+    "no_bias",
+    wrong=WRONG_WIDTH,
+)
+add(
+    Config(
+        linears.MLPBlock,
+        hidden_dims=F,
+        ff_tpl=Config(linears.FeedForward, input_dims=D, output_dims=V),
+    ),
+    WIDE,
+    wrong=WRONG_WIDTH,
+)
+add(
+    Config(linears.StackingOverTime, left_context=1, right_context=1, stride=2),
+    {"inputs": floats(B, T, D), "paddings": paddings()[..., np.newaxis]},
+    wrong={"paddings": paddings(length=T + 1)[..., np.newaxis]},
+)
+
+# ---- normalization, dropout ---------------------------------------------------------------------
+
+NORM_INPUTS = {"inputs": floats(B, T, D), "paddings": paddings()}
+for norm in (
+    normalizations.BatchNorm,
+    normalizations.IdentityNorm,
+    normalizations.LayerNorm,
+    normalizations.RmsNorm,
+    normalizations.RmsNormNoScale,
+):
+    is_identity = norm is normalizations.IdentityNorm
+    add(
+        Config(norm, dim=D),
+        NORM_INPUTS,
+        wrong="hands its inputs on, of any shape" if is_identity else WRONG_WIDTH,
+    )
+add(
+    Config(normalizations.LayerNorm, dim=D, use_bias=False, reductions_in_fp32=True),
+    NORM_INPUTS,
+    "no_bias",
+    wrong=WRONG_WIDTH,
+)
+add(
+    Config(normalizations.BatchNorm, dim=D, use_moving_avg_in_training=True),
+    NORM_INPUTS,
+    "moving_average",
+    wrong=WRONG_WIDTH,
+)
+GROUP_INPUTS = {"inputs": floats(B, T, S, EVEN), "paddings": paddings()}
+WRONG_GROUP = {"inputs": floats(B, T, S, EVEN + 1)}
+GROUPS = {"dim": EVEN, "num_groups": 3, "input_rank": 4}
+add(Config(normalizations.GroupNorm, **GROUPS), GROUP_INPUTS, wrong=WRONG_GROUP)
+add(
+    Config(normalizations.GroupNorm, cumulative=True, **GROUPS),
+    GROUP_INPUTS,
+    "cumulative",
+    wrong=WRONG_GROUP,
+)
+
+add(
+    Config(stochastics.Dropout, keep_prob=0.7),
+    WIDE,
+    streams=["random"],
+    wrong="elementwise: any shape",
+)
+add(
+    Config(stochastics.Dropout, keep_prob=0.7, noise_shape=[B, 1, D]),
+    WIDE,
+    "noise_shape",
+    streams=["random"],
+    wrong=WRONG_WIDTH,
+)
+RESIDUAL = {"inputs": floats(B, T, D), "residual": floats(B, T, D, seed=1)}
+add(Config(stochastics.StochasticResidual), RESIDUAL, wrong=WRONG_WIDTH)
+add(
+    Config(stochastics.StochasticResidual, survival_prob=0.7, residual_weight=0.5),
+    RESIDUAL,
+    "droppath",
+    streams=["random"],
+    wrong=WRONG_WIDTH,
+)
+
+# ---- embeddings and softmax ---------------------------------------------------------------------
+
+add(
+    Config(embedding_softmax.TokenCounter),
+    {"inputs": ids(B, T), "paddings": paddings()},
+    wrong="counts the zeros of `paddings`, of any shape",
+)
+TOKENS = {"ids": ids(B, T)}
+for style in ("index", "matmul"):
+    add(
+        Config(embedding_softmax.Embedding, num_classes=V, input_dims=D, lookup_style=style),
+        TOKENS,
+        style,
+        wrong="ids of any shape",
+    )
+LABELS = {
+    "inputs": floats(B, T, D),
+    "class_weights": 1 - paddings()[..., np.newaxis],
+    "class_ids": ids(B, T, 1),
+}
+XENT_FLOAT32 = ["per_example_xent", "total_xent", "total_weight", "avg_xent", "avg_xent_weight"]
+CLASSES = {"input_dims": D, "num_classes": V}
+for softmax in (
+    embedding_softmax.FullSoftmax,
+    embedding_softmax.SharedEmbeddingSoftmax,
+    embedding_softmax.NClassMajorSharedEmbeddingSoftmax,
+    embedding_softmax.GShardSharedEmbeddingSoftmax,
+):
+    add(Config(softmax, **CLASSES), LABELS, wrong=WRONG_WIDTH, float32_outputs=XENT_FLOAT32)
+add(
+    Config(
+        embedding_softmax.FullSoftmax,
+        soft_cap_logits=3.0,
+        label_smoothing_prob=0.1,
+        z_loss_weight=0.1,
+        chunk_size=5,
+        **CLASSES,
+    ),
+    LABELS,
+    "chunked",
+    wrong=WRONG_WIDTH,
+    float32_outputs=XENT_FLOAT32,
+)
+add(Config(embedding_softmax.SigmoidCrossEntropy, **CLASSES), LABELS, wrong=WRONG_WIDTH)
+
+SINES = {"embedding_dims": EVEN}
+add(
+    Config(embedding_softmax.PositionalEmbedding, **SINES),
+    {"seq_length": T},
+    wrong={"seq_length": None},
+)
+add(
+    Config(embedding_softmax.PositionalEmbedding, **SINES),
+    {"position": ids(B, T)},
+    "position",
+    wrong={"position": None},
+)
+add(
+    Config(embedding_softmax.PositionalEmbedding2D, h=3, w=5, embedding_dims=8),
+    {"seq_length": 15},
+    wrong={"seq_length": 14},
+)
+add(
+    Config(embedding_softmax.TrainablePositionalEmbedding, max_seq_length=S, **SINES),
+    {"position": ids(B, T, below=S)},
+    wrong={"position": None},
+)
+add(
+    Config(embedding_softmax.RotaryPositionalEmbedding, **SINES),
+    {"inputs": floats(B, T, N, EVEN), "position": ids(B, T)},
+    wrong={"inputs": floats(B, T, N, EVEN + 2)},
+)
+
+# ---- Sequential, Flax modules -------------------------------------------------------------------
+
+add(
+    Config(
+        sequential.Sequential,
+        layers=[
+            Config(linears.Linear, input_dims=D, output_dims=F),
+            Config(activations.ReLU),
+            Config(linears.Bias, dims=F),
+        ],
+    ),
+    {},
+    positional=(floats(B, T, D),),
+    wrong="the errors are those of its layers, whose arguments are its own",
+)
+
+
+def make_dense() -> nn.Module:
+    """A Flax module for the adapters."""
+    return nn.Dense(F)
+
+
+class Autoencoder(nn.Module):
+    """A Flax module with the methods that EncoderDecoderFlaxModuleAdaptor forwards to."""
+
+    def setup(self) -> None:
+        self.hidden = nn.Dense(F)
+        self.logits = nn.Dense(V)
+
+    def encode(self, inputs: Any) -> Any:
+        return self.hidden(inputs)
+
+    def __call__(self, inputs: Any) -> Any:
+        return self.logits(self.encode(inputs))
+
+
+FOREIGN = "the wrapped Flax module checks its own inputs"
+FOREIGN_FLOAT32 = "all"
+for template in (
+    Config(flax_adapter.FlaxModuleAdapter, module_factory_method=make_dense),
+    Config(flax_adapter.DirectFlaxModuleAdapter, cld=Config(nn.Dense, features=F)),
+    Config(flax_adapter.EncoderDecoderFlaxModuleAdaptor, module_factory_method=Autoencoder),
+):
+    add(template, WIDE, wrong=FOREIGN, float32_outputs=FOREIGN_FLOAT32)
+
+# ---- attention ----------------------------------------------------------------------------------
+
+HEADS = {"input_dim": D, "num_heads": N, "dim_per_head": H}
+WRONG_HEADS = {"inputs": floats(B, T, N, H + 1)}
+add(Config(attentions.AttentionProjection, **HEADS), WIDE, wrong=WRONG_WIDTH)
+add(
+    Config(
+        attentions.AttentionProjection, use_bias=False, attention_combine_dims=True, **HEADS
+    ),
+    WIDE,
+    "combined_no_bias",
+    wrong=WRONG_WIDTH,
+)
+for nhd in (False, True):
+    add(
+        sharded(
+            Config(
+                attentions.AttentionProjection,
+                is_output_projection=True,
+                use_nhd_shape=nhd,
+                **HEADS,
+            ),
+            wt=["mdl", None, "data"] if nhd else ["data", "mdl", None],
+        ),
+        {"inputs": floats(B, T, N, H)},
+        "output_nhd" if nhd else "output",
+        wrong=WRONG_HEADS,
+    )
+add(Config(attentions.CombinedQKVProjectionLayer, **HEADS), WIDE, wrong=WRONG_WIDTH)
+add(
+    Config(
+        attentions.CombinedQKVProjectionLayer,
+        use_bias=False,
+        attention_combine_dims=True,
+        **HEADS,
+    ),
+    WIDE,
+    "combined_no_bias",
+    wrong=WRONG_WIDTH,
+)
+add(
+    Config(attentions.PerDimScale, dim=H),
+    {"inputs": floats(B, T, N, H)},
+    wrong=WRONG_HEADS,
+)
+
+ATTENTION = {"input_dim": D, "hidden_dim": N * H, "num_heads": N}
+SELF = {
+    "query_vec": floats(B, T, D),
+    "key_vec": floats(B, T, D),
+    "value_vec": floats(B, T, D),
+    "atten_mask": causal(),
+}
+WRONG_MASK = {"atten_mask": causal(T + 1)}
+add(
+    sharded(Config(attentions.DotProductAttention, **ATTENTION), proj=["data", "mdl", None]),
+    SELF,
+    wrong={"query_vec": floats(B, T, D + 1)},
+)
+add(
+    Config(
+        attentions.DotProductAttention,
+        use_bias=False,
+        use_rotary_position_emb=True,
+        dim_per_head=4,
+        atten_logit_cap=3.0,
+        internal_enable_per_dim_scale=False,
+        output_proj_use_nhd_shape=True,
+        ln_tpl=Config(normalizations.RmsNorm),
+        **ATTENTION,
+    ),
+    SELF,
+    "rotary_no_bias",
+    wrong=WRONG_MASK,
+)
+add(
+    Config(attentions.DotProductAttention, combine_qkv=True, atten_dropout_prob=0.3, **ATTENTION),
+    SELF,
+    "combined_dropout",
+    streams=["random"],
+    wrong=WRONG_MASK,
+)
+CROSS = {
+    "query_vec": floats(B, T, D),
+    "key_vec": floats(B, S, F),
+    "value_vec": floats(B, S, V),
+    "atten_mask": open_mask(),
+}
+add(
+    Config(
+        attentions.DotProductAttention,
+        **{**ATTENTION, "input_dim": {"query": D, "key": F, "value": V}},
+    ),
+    CROSS,
+    "cross",
+    wrong={"value_vec": floats(B, S, D)},
+)
+
+# ---- transformer layers and stacks --------------------------------------------------------------
+
+FFN = {"input_dims": D, "hidden_dims": F}
+ROWS = {"inputs": floats(B, T, D), "paddings": paddings()}
+add(Config(transformers.TransformerFeedForward, **FFN), ROWS, wrong=WRONG_WIDTH)
+add(
+    Config(
+        transformers.TransformerFeedForward,
+        use_gated_activation=True,
+        has_bias=False,
+        activation_tpl=Config(activations.SiLU),
+        ln_tpl=Config(normalizations.RmsNorm),
+        **FFN,
+    ),
+    ROWS,
+    "gated_no_bias",
+    wrong=WRONG_WIDTH,
+)
+add(
+    Config(
+        transformers.TransformerFeedForward,
+        residual_dropout_prob=0.3,
+        relu_dropout_prob=0.3,
+        residual_droppath_prob=0.3,
+        norm_policy="primer_hybrid",
+        **FFN,
+    ),
+    ROWS,
+    "dropout_hybrid",
+    streams=["random"],
+    wrong=WRONG_WIDTH,
+)
+
+# In blocks the width is a multiple of the number of heads.
+BLOCK = {"input_dims": EVEN, "hidden_dims": F, "num_heads": N}
+BLOCK_ROWS = {"inputs": floats(B, T, EVEN), "paddings": paddings()}
+WRONG_BLOCK = {"inputs": floats(B, T, EVEN + 1)}
+CROSS_ROWS = {"cross_inputs": floats(B, S, EVEN, seed=1)}
+add(
+    Config(transformers.Transformer, **BLOCK),
+    {**BLOCK_ROWS, "attention_mask": causal()},
+    wrong=WRONG_BLOCK,
+)
+add(
+    Config(
+        transformers.Transformer,
+        use_cross_attention=True,
+        norm_policy="primer_hybrid",
+        residual_dropout_prob=0.3,
+        **BLOCK,
+    ),
+    {
+        **BLOCK_ROWS,
+        **CROSS_ROWS,
+        "attention_mask": causal(),
+        "cross_attention_mask": open_mask(),
+    },
+    "cross_hybrid_dropout",
+    streams=["random"],
+    wrong=WRONG_BLOCK,
+)
+
+
+def stack(**fields: Any) -> Config:
+    """A stack of one layer, or of `num_layers`."""
+    sizes = {"num_layers": 1, "model_dims": EVEN, "hidden_dims": F, "num_heads": N}
+    return Config(transformers.StackedTransformer, **{**sizes, **fields})
+
+
+def rotary_gated(config: Config) -> Config:
+    """Rotated attention, gated feed-forward without biases, RMS norm in all layers of a stack."""
+    block = config.transformer_layer_params_tpl
+    block.tr_atten_tpl.set(use_rotary_position_emb=True, dim_per_head=4, use_bias=False)
+    block.tr_fflayer_tpl.set(use_gated_activation=True, has_bias=False)
+    block.ln_tpl = Config(normalizations.RmsNorm)
+    block.tr_fflayer_tpl.ln_tpl = Config(normalizations.RmsNorm)
+    return config
+
+
+add(stack(num_layers=2, mask_self_attention=True), BLOCK_ROWS, wrong=WRONG_BLOCK)
+SEGMENTS = np.array([[1, 1, 2, 2, 2], [1, 1, 1, 1, 0]], np.int32)
+POSITIONS = np.array([[0, 1, 0, 1, 2], [0, 1, 2, 3, 0]], np.int32)
+SEGMENT_MASK = np.where(
+    SEGMENTS[:, np.newaxis, :, np.newaxis] == SEGMENTS[:, np.newaxis, np.newaxis, :], 0.0, -1e9
+).astype(np.float32)
+add(
+    rotary_gated(stack(packed_input=True, mask_self_attention=True, remat=True)),
+    {**BLOCK_ROWS, "segment_mask": SEGMENT_MASK, "segment_pos": POSITIONS},
+    "packed_rotary_gated_remat",
+    wrong=WRONG_BLOCK,
+)
+add(
+    stack(use_cross_attention=True, dropout_prob=0.3, input_dropout_prob=0.3),
+    {**BLOCK_ROWS, **CROSS_ROWS, "cross_paddings": paddings(length=S)},
+    "cross_dropout",
+    streams=["random"],
+    wrong=WRONG_BLOCK,
+)
+add(
+    Config(
+        transformers.StackedTransformerRepeated,
+        block=stack(mask_self_attention=True, residual_dropout_prob=0.3),
+        x_times=3,
+    ),
+    BLOCK_ROWS,
+    streams=["random"],
+    wrong=WRONG_BLOCK,
+)
+add(
+    Config(
+        repeats.Repeat,
+        sub_tpl=Config(linears.FeedForward, input_dims=D, output_dims=D),
+        x_times=3,
+    ),
+    WIDE,
+    wrong=WRONG_WIDTH,
+)
+add(
+    Config(
+        repeats.Repeat,
+        sub_tpl=Config(
+            repeats.Repeat,
+            sub_tpl=sharded(
+                Config(linears.Linear, input_dims=D, output_dims=D), wt=["data", "mdl"]
+            ),
+            x_times=3,
+        ),
+        x_times=2,
+        optimizer_dims_mapping=["data"],
+        **MESH,
+    ),
+    WIDE,
+    "nested_sharded",
+    wrong=WRONG_WIDTH,
+)
+
+# ---- language models ----------------------------------------------------------------------------
+
+LM = {"model_dims": EVEN, "vocab_size": V}
+LM_LABELS = py_utils.NestedMap(class_ids=ids(B, T), class_weights=1 - paddings())
+LM_ROWS = {"inputs": ids(B, T), "paddings": paddings(), "labels": LM_LABELS}
+LM_FLOAT32 = [
+    *XENT_FLOAT32,
+    *("per_token_xent", "per_sequence_xent", "total_loss", "aux_loss", "aux_loss_weight"),
+]
+WRONG_SEGMENTS = {"segment_ids": None, "segment_pos": POSITIONS}
+add(
+    Config(transformer_models.TransformerLm, stacked_transformer_tpl=stack(), **LM),
+    LM_ROWS,
+    float32_outputs=LM_FLOAT32,
+    wrong=WRONG_SEGMENTS,
+)
+add(
+    Config(
+        transformer_models.TransformerLm,
+        stacked_transformer_tpl=Config(
+            transformers.StackedTransformerRepeated,
+            block=rotary_gated(stack()),
+            x_times=3,
+        ),
+        position_emb_tpl=None,
+        separate_embedding_tpl=Config(embedding_softmax.Embedding),
+        softmax_tpl=Config(embedding_softmax.FullSoftmax),
+        final_ln_tpl=Config(normalizations.RmsNorm),
+        packed_input=True,
+        **LM,
+    ),
+    {**LM_ROWS, "segment_ids": SEGMENTS, "segment_pos": POSITIONS},
+    "packed_rotary_repeated",
+    float32_outputs=LM_FLOAT32,
+    wrong=WRONG_SEGMENTS,
+)
