@@ -24,6 +24,7 @@ from praxis.layers import (
     embedding_softmax,
     flax_adapter,
     linears,
+    models,
     normalizations,
     repeats,
     sequential,
@@ -53,6 +54,7 @@ class Entry:
       wrong: Arguments in place of those of `inputs` that have to be refused with an error of the
         layer; or a text that says why there are none.
       streams: Random streams the call needs beside `params`.
+      has_idle_params: Whether the outputs do not depend on the parameters.
       float32_outputs: Names of the outputs that are float32 whatever `fprop_dtype` is; or "all".
     """
 
@@ -62,6 +64,7 @@ class Entry:
     wrong: Mapping[str, Any] | str
     positional: Sequence[Any] = ()
     streams: Sequence[str] = ()
+    has_idle_params: bool = False
     float32_outputs: Sequence[str] | str = ()
 
     @property
@@ -79,10 +82,15 @@ class Entry:
         if wrong:
             assert not isinstance(self.wrong, str)
             inputs |= self.wrong
-        return jax.tree.map(
-            lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf,
-            (tuple(self.positional), inputs),
-        )
+        # One array that is passed twice stays one.
+        made: dict[int, jax.Array] = {}
+
+        def as_jax(leaf: Any) -> Any:
+            if not isinstance(leaf, np.ndarray):
+                return leaf
+            return made.setdefault(id(leaf), jnp.asarray(leaf))
+
+        return jax.tree.map(as_jax, (tuple(self.positional), inputs))
 
 
 def floats(*shape: int, seed: int = 0) -> np.ndarray:
@@ -233,17 +241,14 @@ add(
 NORM_INPUTS = {"inputs": floats(B, T, D), "paddings": paddings()}
 for norm in (
     normalizations.BatchNorm,
-    normalizations.IdentityNorm,
     normalizations.LayerNorm,
     normalizations.RmsNorm,
-    normalizations.RmsNormNoScale,
 ):
-    is_identity = norm is normalizations.IdentityNorm
-    add(
-        Config(norm, dim=D),
-        NORM_INPUTS,
-        wrong="hands its inputs on, of any shape" if is_identity else WRONG_WIDTH,
-    )
+    add(Config(norm, dim=D), NORM_INPUTS, wrong=WRONG_WIDTH)
+for norm in (normalizations.IdentityNorm, normalizations.RmsNormNoScale):
+    add(Config(norm), NORM_INPUTS, wrong="takes inputs of any width")
+for norm in (normalizations.SpectralNorm, normalizations.WeightNormL2):
+    add(Config(norm, dim=D), {"inputs": floats(F, D)}, wrong={"inputs": floats(F, D + 1)})
 add(
     Config(normalizations.LayerNorm, dim=D, use_bias=False, reductions_in_fp32=True),
     NORM_INPUTS,
@@ -255,6 +260,8 @@ add(
     NORM_INPUTS,
     "moving_average",
     wrong=WRONG_WIDTH,
+    # In training beta is 0 and gamma 1, whatever the variables are.
+    has_idle_params=True,
 )
 GROUP_INPUTS = {"inputs": floats(B, T, S, EVEN), "paddings": paddings()}
 WRONG_GROUP = {"inputs": floats(B, T, S, EVEN + 1)}
@@ -310,7 +317,10 @@ LABELS = {
     "class_weights": 1 - paddings()[..., np.newaxis],
     "class_ids": ids(B, T, 1),
 }
-XENT_FLOAT32 = ["per_example_xent", "total_xent", "total_weight", "avg_xent", "avg_xent_weight"]
+XENT_FLOAT32 = [
+    *("per_example_xent", "total_xent", "total_weight"),
+    *("avg_xent", "avg_xent_weight", "accuracy"),
+]
 CLASSES = {"input_dims": D, "num_classes": V}
 for softmax in (
     embedding_softmax.FullSoftmax,
@@ -455,12 +465,8 @@ add(
 )
 
 ATTENTION = {"input_dim": D, "hidden_dim": N * H, "num_heads": N}
-SELF = {
-    "query_vec": floats(B, T, D),
-    "key_vec": floats(B, T, D),
-    "value_vec": floats(B, T, D),
-    "atten_mask": causal(),
-}
+ROW = floats(B, T, D)
+SELF = {"query_vec": ROW, "key_vec": ROW, "value_vec": ROW, "atten_mask": causal()}
 WRONG_MASK = {"atten_mask": causal(T + 1)}
 add(
     sharded(Config(attentions.DotProductAttention, **ATTENTION), proj=["data", "mdl", None]),
@@ -577,8 +583,9 @@ def stack(**fields: Any) -> Config:
 
 def rotary_gated(config: Config) -> Config:
     """Rotated attention, gated feed-forward without biases, RMS norm in all layers of a stack."""
+    config.dim_per_head = 4
     block = config.transformer_layer_params_tpl
-    block.tr_atten_tpl.set(use_rotary_position_emb=True, dim_per_head=4, use_bias=False)
+    block.tr_atten_tpl.set(use_rotary_position_emb=True, use_bias=False)
     block.tr_fflayer_tpl.set(use_gated_activation=True, has_bias=False)
     block.ln_tpl = Config(normalizations.RmsNorm)
     block.tr_fflayer_tpl.ln_tpl = Config(normalizations.RmsNorm)
@@ -677,4 +684,17 @@ add(
     "packed_rotary_repeated",
     float32_outputs=LM_FLOAT32,
     wrong=WRONG_SEGMENTS,
+)
+BATCH = py_utils.NestedMap(
+    ids=ids(B, T), labels=ids(B, T), paddings=paddings(), weights=1 - paddings()
+)
+add(
+    Config(
+        models.LanguageModel,
+        lm_tpl=Config(transformer_models.TransformerLm, stacked_transformer_tpl=stack(), **LM),
+        count_tokens=True,
+    ),
+    {"input_batch": BATCH},
+    float32_outputs="all",
+    wrong={"input_batch": py_utils.NestedMap(ids=BATCH.ids, paddings=BATCH.paddings)},
 )

@@ -166,6 +166,7 @@ class StdlibLm(base_experiment.BaseExperiment):
                     warmup_steps=self.WARMUP_STEPS,
                     decay_start=self.WARMUP_STEPS,
                     decay_end=max(self.NUM_STEPS, self.WARMUP_STEPS + 1),
+                    max=1.0,
                     min_ratio=0.02,
                 ),
             ),

@@ -88,6 +88,7 @@ class Checkpointer:
         self.directory = absolute_path(directory)
         self._steps = ReadableSteps(CheckpointType.GDA)
         self._saving: int | None = None
+        self._read_only = read_only
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_names=(STATE_ITEM_NAME, METADATA_ITEM_NAME, INPUT_ITEM_NAME),
@@ -125,7 +126,7 @@ class Checkpointer:
 
     def should_save(self, step: int) -> bool:
         """Whether a checkpoint is due: the first one, at the interval, or at a preemption."""
-        return self._manager.should_save(step)
+        return not self._read_only and self._manager.should_save(step)
 
     def save(
         self,
@@ -157,6 +158,8 @@ class Checkpointer:
         """
         if train_input is not None and input_state is not None:
             raise ValueError("Give train_input or input_state, not both.")
+        if self._read_only:
+            return False
         if not (force or self.should_save(step)) or self._manager.latest_step() == step:
             return False
         # An error of the previous save must not be taken for one of this.

@@ -155,9 +155,8 @@ def show_own_messages() -> None:
     if FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.INFO)
         own = tuple(f"{os.path.dirname(str(one.__file__))}{os.sep}" for one in (paxml, praxis))
-        keep = _Keep(own)
-        for handler in std_logging.getLogger().handlers:
-            handler.addFilter(keep)
+        # absl's logger and outer handler ignore filters; the handler inside does not.
+        logging.get_absl_handler().python_handler.addFilter(_Keep(own))
 
 
 class _Keep(std_logging.Filter):

@@ -13,7 +13,7 @@ from paxml.checkpoint.manager import Checkpointer
 from paxml.partitioning.base import Partitioner
 from paxml.program import early_stop
 from paxml.program.base_executor import BaseExecutor
-from paxml.program.begin import begin, check_input_can_be_saved
+from paxml.program.begin import Beginning, begin, check_input_can_be_saved
 from paxml.program.evaluate import BaseEvalProgram
 from paxml.program.stop import InputExhaustedError, StopRequest, TrainingStopped
 from paxml.program.train import BaseTrainProgram
@@ -28,9 +28,6 @@ from praxis import base_input, pax_fiddle, py_utils
 
 class DefaultExecutor(BaseExecutor):
     """Trains step by step, and saves, evaluates and decodes at their intervals."""
-
-    def __init__(self) -> None:
-        self._programs: list[Any] = []
 
     def setup(
         self,
@@ -55,50 +52,29 @@ class DefaultExecutor(BaseExecutor):
         self._train_program = train_program
         self._eval_programs, self._decode_programs = list(eval_programs), list(decode_programs)
 
-        root_key = jax.random.PRNGKey(self._train.random_seed)
-        train_input = train_input_p.Instantiate()
-        partitioner.setup(
-            jax_task,
-            root_key,
-            get_train_input_specs_for_model_init(jax_task, input_specs_provider),
-        )
-        metadata = partitioner.get_train_state_metadata()
-        files.write_post_init_model_hparams_file(jax_task.model, metadata, job_log_dir)
-        start = begin(
-            jax_task,
-            checkpointer=checkpointer,
-            partitioner=partitioner,
-            root_key=root_key,
-            train_input=train_input,
-        )
-        self._state, self._step = start.state, start.step
-        if start.provenance is not None:
-            files.write_train_provenance_file(start.provenance, job_log_dir)
-
-        common = (jax_task, partitioner, job_log_dir)
-        for key, programs in (
-            (start.eval_key, self._eval_programs),
-            (start.decode_key, self._decode_programs),
-        ):
-            for program in programs:
-                self._programs.append(program)
-                program.setup(*common, key, enable_summary_writer=enable_summary_writer)
-        check_unique_names([program.eval_input for program in self._eval_programs])
-        check_unique_names([program.decode_input for program in self._decode_programs])
-        self._programs.append(train_program)
-        train_program.setup(
-            jax_task,
-            train_input,
-            partitioner,
-            job_log_dir,
-            start.train_key,
-            start.eval_key,
-            self._step,
-            enable_summary_writer=enable_summary_writer,
-        )
-        check_input_can_be_saved(jax_task, train_program)
-        if self._step == 0:
-            self._write_texts(metadata.var_weight_hparams, start.provenance)
+        with contextlib.ExitStack() as opened:
+            if checkpointer is not None:
+                opened.callback(checkpointer.close)
+            root_key = jax.random.PRNGKey(self._train.random_seed)
+            train_input = train_input_p.Instantiate()
+            specs = get_train_input_specs_for_model_init(jax_task, input_specs_provider)
+            partitioner.setup(jax_task, root_key, specs)
+            metadata = partitioner.get_train_state_metadata()
+            files.write_post_init_model_hparams_file(jax_task.model, metadata, job_log_dir)
+            start = begin(
+                jax_task,
+                checkpointer=checkpointer,
+                partitioner=partitioner,
+                root_key=root_key,
+                train_input=train_input,
+            )
+            self._state, self._step = start.state, start.step
+            self._open_programs(opened, partitioner, train_input, start, enable_summary_writer)
+            if start.provenance is not None:
+                files.write_train_provenance_file(start.provenance, job_log_dir)
+            if self._step == 0:
+                self._write_texts(metadata.var_weight_hparams, start.provenance)
+            self._opened = opened.pop_all()
 
     def start(self) -> None:
         """Trains to the end.
@@ -107,15 +83,45 @@ class DefaultExecutor(BaseExecutor):
           TrainingStopped: after a signal, when the checkpoint is complete.
           InputExhaustedError: if the training data ends early; the last state is saved.
         """
-        with contextlib.ExitStack() as cleanup:
-            if self._checkpointer is not None:
-                cleanup.callback(self._checkpointer.close)
-            for program in self._programs:
-                cleanup.callback(program.shutdown)
-            stop = cleanup.enter_context(StopRequest())
-            cleanup.enter_context(_resting_gc())
+        with self._opened, StopRequest() as stop, _resting_gc():
             self._loop(stop)
         py_utils.sync_global_devices("finished")
+
+    def _open_programs(
+        self,
+        opened: contextlib.ExitStack,
+        partitioner: Partitioner,
+        train_input: base_input.BaseInput,
+        start: Beginning,
+        enable_summary_writer: bool,
+    ) -> None:
+        for key, programs in (
+            (start.eval_key, self._eval_programs),
+            (start.decode_key, self._decode_programs),
+        ):
+            for program in programs:
+                opened.callback(program.shutdown)
+                program.setup(
+                    self._task,
+                    partitioner,
+                    self._job_log_dir,
+                    key,
+                    enable_summary_writer=enable_summary_writer,
+                )
+        check_unique_names([program.eval_input for program in self._eval_programs])
+        check_unique_names([program.decode_input for program in self._decode_programs])
+        opened.callback(self._train_program.shutdown)
+        self._train_program.setup(
+            self._task,
+            train_input,
+            partitioner,
+            self._job_log_dir,
+            start.train_key,
+            start.eval_key,
+            self._step,
+            enable_summary_writer=enable_summary_writer,
+        )
+        check_input_can_be_saved(self._task, self._train_program)
 
     def _loop(self, stop: StopRequest) -> None:
         program = self._train_program
@@ -223,8 +229,7 @@ class DefaultExecutor(BaseExecutor):
         texts.write_total_num_params(writer, py_utils.total_num_vars(self._state.mdl_vars))
         texts.write_global_batch_size(writer, self._train_program.train_unpadded_global_batch_size)
         if provenance is not None:
-            text = files.provenance_text(provenance)
-            writer.add_text("Provenance", text, 0)
+            texts.write_model_provenance(writer, provenance)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from paxml.summary.texts import pretty_repr_provenance
 from paxml.train_states import TrainStateProvenance
 from paxml.trainer.types import TrainStateMetadata
 from praxis import base_hyperparams, base_layer
@@ -36,23 +37,7 @@ def write_train_provenance_file(
         return
     name = "train_state_provenance.txt"
     if not (epath.Path(job_log_dir) / name).exists():
-        _write(job_log_dir, name, provenance_text(train_state_provenance))
-
-
-def provenance_text(provenance: TrainStateProvenance) -> str:
-    """One `path : origin` line for each array."""
-    parts = {
-        "step": provenance.step,
-        "mdl_vars": provenance.mdl_vars,
-        "opt_states": provenance.opt_states,
-        "extra_state": provenance.extra_state,
-    }
-    flat, _ = jax.tree_util.tree_flatten_with_path(parts)
-    lines = [
-        f"{jax.tree_util.keystr(path, simple=True, separator='.')} : {origin!r}"
-        for path, origin in flat
-    ]
-    return "\n".join([*lines, ""])
+        _write(job_log_dir, name, pretty_repr_provenance(vars(train_state_provenance)))
 
 
 def write_input_specs(specs: Any, job_log_dir: epath.PathLike) -> None:

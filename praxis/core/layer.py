@@ -137,7 +137,10 @@ class BaseLayer(nn.Module):
         """Returns a copy, as Flax's `clone`; an `fprop_dtype` that was not set stays so."""
         if vars(self).get("_fprop_dtype_is_own", False):
             kwargs.setdefault("fprop_dtype", None)
-        return super().clone(**kwargs)
+        copy = super().clone(**kwargs)
+        # Loops and rematerialization run a copy without parents, whose errors name the whole path.
+        vars(copy)["_root_name"] = reflection.root_name(reflection.root_of(self))
+        return copy
 
     clone.nowrap = True  # pyright: ignore[reportFunctionMemberAccess]
 
@@ -170,16 +173,9 @@ class BaseLayer(nn.Module):
     @_Property
     def path_text(self) -> str:
         """Class and path of the layer, as error messages start: `Linear 'lm/ffn/up'`."""
-        root = self
-        while isinstance(root.parent, nn.Module):
-            root = root.parent
+        root = reflection.root_of(self)
         below = self.scope.path if self.scope is not None else ()
-        parts = [*([root.name] if root.name and root.scope is not None else []), *below]
-        if not parts and self.name:
-            parts = [self.name]
-        # The root of an adopted or lifted scope may repeat its name as the first part of the path.
-        if len(parts) > 1 and root is self and parts[-1] == root.name:
-            parts = parts[1:]
+        parts = [part for part in (reflection.root_name(root), *below) if part]
         return f"{type(self).__name__} {'/'.join(parts)!r}"
 
     @_Property

@@ -7,6 +7,7 @@ from typing import Any
 
 import fiddle as fdl
 import jax.numpy as jnp
+from flax import linen as nn
 
 from praxis.config.config import PaxConfig
 from praxis.config.fields import template_field
@@ -124,3 +125,17 @@ def _declare_sharding(cls: Any, nested: str, field: str) -> None:
     setattr(cls, nested, sharding)
     cls.__annotations__ = {**inspect.get_annotations(cls), field: PaxConfig[sharding]}
     setattr(cls, field, template_field(sharding))
+
+
+def root_of(layer: Any) -> Any:
+    """Returns the outermost module around a layer, or the layer itself."""
+    while isinstance(layer.parent, nn.Module):
+        layer = layer.parent
+    return layer
+
+
+def root_name(root: Any) -> str | None:
+    """Returns the name of a root, or for a copy that runs inside a loop, that of the true root."""
+    if root.scope is not None and root.scope.path:
+        return vars(root).get("_root_name")
+    return root.name

@@ -60,8 +60,8 @@ class DecoderHParams:
     fprop_for_prefix: bool = False
     lazy_prefix_broadcast: bool = False
     decode_loop_mesh_axes_transpose: dict[str, str] | None = None
-    emb_lookup_style: str = "matmul"
     process_result_fn: Callable[..., Any] | None = None
+    emb_lookup_style: str = "matmul"
     use_extra_input_kwargs: bool = False
     num_cache_slots: int = 0
     precompute_kv_cache_prefix_ids: tuple[np.ndarray, np.ndarray] | None = None

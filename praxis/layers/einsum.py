@@ -102,7 +102,23 @@ class Einsum(base_layer.BaseLayer):
 
     def __call__(self, inputs: Float[Array, "..."]) -> Float[Array, "..."]:
         """Contracts `inputs` with `w` and adds the bias."""
+        self._check_inputs(inputs)
         outputs = self.einsum(self.eqn, inputs, self.theta.w)
         if self.use_bias:
             outputs = outputs + expand_rank(self.theta.b, outputs.ndim)
         return outputs
+
+    def _check_inputs(self, inputs: Float[Array, "..."]) -> None:
+        """Refuses inputs that do not fit the equation and the sizes of `w`."""
+        operand, weight = self.eqn.replace(" ", "").partition("->")[0].split(",")
+        sizes = dict(zip(weight, self.w_shape, strict=True))
+        front, dots, back = operand.partition("...")
+        rank = len(front) + len(back)
+        fits = inputs.ndim >= rank if dots else inputs.ndim == rank
+        named = [*zip(front, inputs.shape, strict=False)]
+        named += zip(back[::-1], inputs.shape[::-1], strict=False)
+        if not fits or any(sizes.get(letter, size) != size for letter, size in named):
+            raise ValueError(
+                f"{self.path_text}: inputs have shape {inputs.shape}, expected {operand!r} of "
+                f"eqn = {self.eqn!r} with the sizes {sizes} of w."
+            )

@@ -287,7 +287,8 @@ class StackingOverTime(base_layer.BaseLayer):
         "reduce_max" if any is. Frames outside of the inputs count as padded.
 
     Raises:
-      ValueError: during setup, if a field is out of range; in `unstack`, if `stride` exceeds W
+      ValueError: during setup, if a field is out of range; in `__call__`, if the paddings do not
+        have the shape of the inputs; in `unstack`, if `stride` exceeds W
         or the width of the inputs is no multiple of W.
     """
 
@@ -317,7 +318,7 @@ class StackingOverTime(base_layer.BaseLayer):
     def __call__(
         self,
         inputs: Shaped[Array, "B T D"],
-        paddings: Shaped[Array, "B T 1"] | None = None,
+        paddings: Shaped[Array, "..."] | None = None,
     ) -> tuple[Shaped[Array, "B _ _"], Shaped[Array, "B _ 1"] | None]:
         """Stacks the frames of each window.
 
@@ -329,6 +330,11 @@ class StackingOverTime(base_layer.BaseLayer):
           The windows [B, T', W * D], and their paddings [B, T', 1]: zeros if none were given. With
           W = stride = 1 both arguments come back as they are.
         """
+        if paddings is not None and paddings.shape != (*inputs.shape[:2], 1):
+            raise ValueError(
+                f"{self.path_text}: paddings have shape {paddings.shape}, expected [B, T, 1] with "
+                f"the B and T of the inputs, of shape {inputs.shape}."
+            )
         if self.window_size == 1 and self.stride == 1:
             return inputs, paddings
         frames = _pad_time(inputs, before=self.left_context, edge=self.pad_with_left_frame)

@@ -42,6 +42,7 @@ def test_matches_numpy(kind, combine):
         params = {"w": weight.reshape(N * H, D) if nhd else weight.reshape(D, N * H)}
     else:
         expected = expected + bias
+    params = jax.tree.map(jnp.float32, params)
     y = layer.apply({"params": params}, jnp.float32(x))
     np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-5)
     step = layer.apply({"params": params}, jnp.float32(x[:, 0]), time_step=0, method="extend_step")
@@ -58,6 +59,7 @@ def test_combined_projection_matches_three(combine):
     params = {"w": weight, "b": bias}
     if combine:
         params = {"w": weight.reshape(3, D, N * H), "b": bias.reshape(3, N * H)}
+    params = jax.tree.map(jnp.float32, params)
     outputs = layer.apply({"params": params}, jnp.float32(x))
     for y, w, b in zip(outputs, weight, bias, strict=True):
         expected = np.einsum("btd,dnh->btnh", x, w) + b

@@ -1,5 +1,7 @@
 """One program on any mesh (behaviours 27, 48, 49, 55, 76, 107, 110)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,7 @@ def batch_of(rows, number=0):
     return py_utils.NestedMap(x=x, y=x.sum(-1))
 
 
-def prepare(*, mesh=None, devices=None, model=toy_experiment.Regression, rows=8):
+def prepare(*, mesh=None, devices=None, model=toy_experiment.Regression, rows=8) -> Any:
     """A partitioner that is set up, and the first state."""
     experiment = toy_experiment.variant(MESH=mesh, MODEL=model)
     task = pax_fiddle.instantiate(experiment.task())
@@ -49,7 +51,7 @@ def prepare(*, mesh=None, devices=None, model=toy_experiment.Regression, rows=8)
     return partitioner, root, state
 
 
-def steps(partitioner, root, state, *, count=3, rows=8, padding=0):
+def steps(partitioner, root, state, *, count=3, rows=8, padding=0) -> Any:
     """Losses of some steps and the last state."""
     key = partitioner.preprocess_prng_key(root)
     args = trainer_lib.BaseStepFnStaticArgs(unpadded_global_batch_size=rows)
@@ -169,9 +171,7 @@ def test_setup_takes_specs_or_an_input_and_not_both():
 def test_automatic_sharding_is_refused_with_advice():
     partitioner, _, _ = prepare()
     with pytest.raises(NotImplementedError, match="Set ici_mesh_shape"):
-        partitioning.create_partitioner(
-            partitioner.task, auto_sharding_mode=RunningMode.TRAIN
-        )
+        partitioning.create_partitioner(partitioner.task, auto_sharding_mode=RunningMode.TRAIN)
 
 
 def test_filter_nestedmap_keeps_the_keys_that_are_present():

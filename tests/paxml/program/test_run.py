@@ -74,7 +74,7 @@ def test_text_files_name_the_settings_and_the_variables(run_dir):
     assert "keep_prob : 0.5" in post
     assert "params.w.shape" in post
     provenance = (run_dir / "train_state_provenance.txt").read_text()
-    assert 'mdl_vars.params.w : "random_init"' in provenance
+    assert 'mdl_vars/params/w: "random_init"' in provenance
 
 
 def test_a_finished_run_started_again_does_nothing(run_dir, caplog):

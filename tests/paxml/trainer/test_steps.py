@@ -128,7 +128,7 @@ def test_both_rules_or_a_pattern_without_match_are_told():
     task = make_task(
         train__learner__bprop_variable_exclusion="a", train__learner__bprop_variable_inclusion="b"
     )
-    with pytest.raises(ValueError, match="bprop_variable_exclusion = .*inclusion = .*both set"):
+    with pytest.raises(ValueError, match=r"bprop_variable_exclusion = .*inclusion = .*both set"):
         first_state(task)
     task = make_task(train__learner__bprop_variable_exclusion="lin")
     with pytest.warns(UserWarning, match="'lin' matches no variable.*params/b"):
@@ -248,6 +248,4 @@ def test_a_custom_apply_and_gradient_function_are_used():
     state, _ = step(task, before, grad_fn=grad_fn, apply_fn=apply_fn)
     jax.tree.map(np.testing.assert_array_equal, state.mdl_vars["params"], before.mdl_vars["params"])
     assert calls
-    assert calls[0] == sorted(
-        [base_layer.PARAMS, base_layer.RANDOM, base_layer.NON_PAX_RNG_KEY]
-    )
+    assert calls[0] == sorted([base_layer.PARAMS, base_layer.RANDOM, base_layer.NON_PAX_RNG_KEY])

@@ -1,0 +1,415 @@
+"""TransformerLm: losses, and that decoding with caches gives what a whole call gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from praxis import base_layer, pax_fiddle, py_utils
+from praxis.decoding.prefix import right_align_prefix_ids, right_align_segment_position
+from praxis.decoding.state import pad_state_fn
+from praxis.layers import (
+    embedding_softmax,
+    normalizations,
+    stochastics,
+    transformer_models,
+    transformers,
+)
+from praxis.layers.transformer_models import LanguageModelType, TransformerLm
+
+NestedMap = py_utils.NestedMap
+CACHE = base_layer.DECODE_CACHE
+BATCH, LENGTH, VOCAB, DIMS = 3, 7, 11, 8
+LEARNED = embedding_softmax.TrainablePositionalEmbedding
+
+
+def stacked(**fields):
+    return pax_fiddle.Config(
+        transformers.StackedTransformer, num_layers=2, hidden_dims=13, num_heads=2, **fields
+    )
+
+
+def repeated(**fields):
+    block = stacked()
+    block.num_layers = 1
+    return pax_fiddle.Config(
+        transformers.StackedTransformerRepeated, block=block, x_times=3, **fields
+    )
+
+
+def lm_config(stack=None, **fields):
+    config = pax_fiddle.Config(
+        TransformerLm, name="lm", model_dims=DIMS, vocab_size=VOCAB, **fields
+    )
+    config.stacked_transformer_tpl = stacked() if stack is None else stack
+    return config
+
+
+def use_rotary(config):
+    stack = config.stacked_transformer_tpl
+    block = getattr(stack, "block", stack)
+    block.transformer_layer_params_tpl.tr_atten_tpl.use_rotary_position_emb = True
+    config.position_emb_tpl = None
+    return config
+
+
+def random_ids(seed=0, shape=(BATCH, LENGTH)):
+    return jnp.asarray(np.random.default_rng(seed).integers(1, VOCAB, shape), jnp.int32)
+
+
+def labels_of(ids):
+    return NestedMap(class_ids=ids, class_weights=jnp.ones(ids.shape))
+
+
+def init(model, ids):
+    """Variables, with biases and scales that differ from their initial values."""
+    variables = model.init(jax.random.PRNGKey(1), ids, jnp.zeros(ids.shape), labels_of(ids))
+    leaves, structure = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.PRNGKey(2), len(leaves))
+    noisy = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, noisy)
+
+
+def step_by_step(model, variables, ids, *, segment_pos=None):
+    """Logits [B, T, V] of `extend_step`, from caches that hold no token."""
+
+    def prefill(model, ids):
+        model(ids[:, :1], jnp.ones([ids.shape[0], 1]))
+        model.transform_decode_state(pad_state_fn(ids.shape[1] - 1))
+
+    _, cache = model.apply(variables, ids, method=prefill, mutable=[CACHE])
+
+    @jax.jit
+    def step(cache, tokens, positions):
+        return model.apply(
+            variables | cache, tokens, positions, method=model.extend_step, mutable=[CACHE]
+        )
+
+    logits = []
+    for t in range(ids.shape[1]):
+        positions = None if segment_pos is None else segment_pos[:, t]
+        outputs, cache = step(cache, ids[:, t], positions)
+        logits.append(outputs.logits)
+    return jnp.stack(logits, axis=1)
+
+
+STACKS = {
+    "stacked": stacked,
+    "unrolled": lambda: repeated(unroll_in_decode=True),
+    "scanned": lambda: repeated(unroll_in_decode=False),
+}
+
+
+@pytest.mark.parametrize("positions", ["sinusoids", "rotary", "learned", "learned_index"])
+@pytest.mark.parametrize("stack", STACKS)
+def test_extend_step_equals_call(stack, positions):
+    """The positions of a learned table were lost in decoding upstream."""
+    config = lm_config(STACKS[stack]())
+    if positions == "rotary":
+        use_rotary(config)
+    elif positions.startswith("learned"):
+        style = "index" if positions.endswith("index") else "matmul"
+        config.position_emb_tpl = pax_fiddle.Config(LEARNED, max_seq_length=17, lookup_style=style)
+    model = pax_fiddle.build(config)
+    ids = random_ids()
+    variables = init(model, ids)
+    whole = model.apply(variables, ids, jnp.zeros(ids.shape)).logits
+    np.testing.assert_allclose(
+        step_by_step(model, variables, ids), whole, rtol=2e-5, atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+def test_extend_step_equals_call_for_packed_rows(rotary):
+    config = lm_config(packed_input=True)
+    model = pax_fiddle.build(use_rotary(config) if rotary else config)
+    ids = random_ids()
+    segment_ids = jnp.asarray([[1, 1, 1, 2, 2, 2, 2], [1, 2, 2, 2, 2, 3, 3], [1] * 7], jnp.int32)
+    segment_pos = jnp.asarray([[0, 1, 2, 0, 1, 2, 3], [0, 0, 1, 2, 3, 0, 1], range(7)], jnp.int32)
+    variables = init(model, ids)
+    whole = model.apply(
+        variables,
+        ids,
+        jnp.zeros(ids.shape),
+        segment_ids=segment_ids,
+        segment_pos=segment_pos,
+    ).logits
+    steps = step_by_step(model, variables, ids, segment_pos=segment_pos)
+    np.testing.assert_allclose(steps, whole, rtol=2e-5, atol=2e-5)
+    alone = model.apply(variables, ids[:1, 3:], jnp.zeros([1, 4])).logits
+    np.testing.assert_allclose(whole[:1, 3:], alone, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize("stack", STACKS)
+def test_steps_after_prefixes_of_unequal_lengths_equal_a_call_for_each_row(stack, rotary):
+    config = lm_config(STACKS[stack]())
+    model = pax_fiddle.build(use_rotary(config) if rotary else config)
+    ids = random_ids()
+    variables = init(model, ids)
+    lengths = jnp.asarray([4, 1, 3], jnp.int32)
+    width, steps = 4, 3
+
+    def run(model, ids):
+        prefix, paddings = right_align_prefix_ids(ids[:, :width], lengths, jnp.float32)
+        model(
+            prefix,
+            paddings,
+            segment_ids=(paddings == 0).astype(jnp.int32),
+            segment_pos=right_align_segment_position(lengths, width),
+            start_time_step=width,
+        )
+        model.transform_decode_state(pad_state_fn(steps))
+        logits = []
+        for step in range(steps):
+            place = (lengths + step)[:, jnp.newaxis]
+            tokens = jnp.take_along_axis(ids, place, axis=1)[:, 0]
+            logits.append(model.extend_step(tokens, segment_pos=lengths + step).logits)
+        return jnp.stack(logits, axis=1)
+
+    decoded, _ = model.apply(variables, ids, method=run, mutable=[CACHE])
+    whole = model.apply(variables, ids, jnp.zeros(ids.shape)).logits
+    for row, length in enumerate(lengths):
+        want = whole[row, length : length + steps]
+        np.testing.assert_allclose(decoded[row], want, rtol=2e-5, atol=2e-5)
+
+
+def test_prefix_model_sees_all_of_its_prefix_and_nothing_later():
+    model = pax_fiddle.build(lm_config(model_type=LanguageModelType.PREFIX))
+    ids = random_ids()
+    variables = init(model, ids)
+    mask = jnp.asarray([[0, 0, 0, 1, 1, 1, 1]] * BATCH)
+
+    def logits(ids):
+        paddings = jnp.zeros(ids.shape)
+        return model.apply(variables, ids, paddings, causal_attention_mask=mask).logits
+
+    base = logits(ids)
+    in_prefix = logits(ids.at[:, 2].set(ids[:, 2] % (VOCAB - 1) + 1))
+    assert np.abs(in_prefix[:, 0] - base[:, 0]).min() > 1e-4
+    behind = logits(ids.at[:, 4].set(ids[:, 4] % (VOCAB - 1) + 1))
+    np.testing.assert_array_equal(behind[:, :4], base[:, :4])
+
+
+def test_loss_is_the_cross_entropy_of_the_labels():
+    model = pax_fiddle.build(lm_config(entropy_loss_weight=0.5))
+    ids = random_ids()
+    variables = init(model, ids)
+    labels = NestedMap(
+        class_ids=random_ids(3),
+        class_weights=jnp.asarray(np.random.default_rng(4).uniform(size=ids.shape), jnp.float32),
+    )
+    logits = np.float64(model.apply(variables, ids, jnp.zeros(ids.shape)).logits)
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    xent = -np.take_along_axis(log_probs, np.asarray(labels.class_ids)[..., None], -1)[..., 0]
+    weights = np.float64(labels.class_weights)
+    entropy = -(np.exp(log_probs) * log_probs).sum(-1).mean()
+
+    outputs = model.apply(variables, ids, jnp.zeros(ids.shape), labels)
+    close = {"rtol": 2e-5, "atol": 2e-5}
+    np.testing.assert_allclose(outputs.per_token_xent, xent * weights, **close)
+    np.testing.assert_allclose(outputs.per_sequence_xent, (xent * weights).sum(1), **close)
+    average = (xent * weights).sum() / weights.sum()
+    np.testing.assert_allclose(outputs.avg_xent, average, **close)
+    np.testing.assert_allclose(outputs.total_loss, average - 0.5 * entropy, **close)
+
+
+def test_total_loss_has_the_losses_of_layers():
+    softmax = pax_fiddle.Config(embedding_softmax.SharedEmbeddingSoftmax, z_loss_weight=0.1)
+    ids = random_ids()
+    config = lm_config(softmax_tpl=softmax)
+    model = pax_fiddle.build(config)
+    variables = init(model, ids)
+
+    def outputs(config):
+        model = pax_fiddle.build(config)
+        args = (variables, ids, jnp.zeros(ids.shape), labels_of(ids))
+        return model.apply(*args, mutable=[base_layer.AUX_LOSS])[0]
+
+    with_aux = outputs(config)
+    np.testing.assert_allclose(with_aux.aux_loss, with_aux.z_loss, rtol=1e-6)
+    np.testing.assert_allclose(with_aux.aux_loss_weight, 1.0)
+    np.testing.assert_allclose(with_aux.total_loss, with_aux.avg_xent + with_aux.z_loss, rtol=1e-6)
+    without = outputs(config.clone().set(skip_aux_loss=True))
+    assert "aux_loss" not in without
+    np.testing.assert_array_equal(without.total_loss, without.avg_xent)
+
+
+def test_padding_changes_nothing_and_activations_are_recorded():
+    model = pax_fiddle.build(lm_config(record_activations_in_xent_output=True))
+    ids = random_ids()
+    variables = init(model, ids)
+    paddings = jnp.zeros(ids.shape).at[:, 5:].set(1.0)
+    labels = NestedMap(class_ids=ids, class_weights=1 - paddings)
+    one = model.apply(variables, ids, paddings, labels)
+    other = model.apply(variables, ids.at[:, 5:].set(1), paddings, labels)
+    np.testing.assert_array_equal(one.total_loss, other.total_loss)
+    assert one.activations.shape == (BATCH, LENGTH, DIMS)
+    bare = pax_fiddle.build(lm_config(skip_compute_loss=True))
+    np.testing.assert_array_equal(bare.apply(variables, ids, paddings), one.activations)
+
+
+def test_bfloat16_model_gives_float32_losses():
+    model = pax_fiddle.build(lm_config(fprop_dtype=jnp.bfloat16))
+    ids = random_ids()
+    outputs = model.apply(init(model, ids), ids, jnp.zeros(ids.shape), labels_of(ids))
+    assert outputs.logits.dtype == jnp.bfloat16
+    assert outputs.total_loss.dtype == outputs.per_token_xent.dtype == jnp.float32
+
+
+# ---- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"model_dims": 0}, ValueError, "TransformerLm 'lm': model_dims is 0, expected at least 1"),
+        ({"vocab_size": 0}, ValueError, "TransformerLm 'lm': vocab_size is 0, expected at least 1"),
+        (
+            {"ngrammer_tpl": pax_fiddle.Config(stochastics.Dropout)},
+            NotImplementedError,
+            "ngrammer_tpl is set, but n-grammers are not built yet",
+        ),
+    ],
+)
+def test_wrong_config(fields, error, message):
+    model = pax_fiddle.build(lm_config().set(**fields))
+    ids = random_ids()
+    with pytest.raises(error, match=message):
+        model.init(jax.random.PRNGKey(0), ids, jnp.zeros(ids.shape))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (
+            {"segment_pos": jnp.zeros([BATCH, LENGTH], jnp.int32)},
+            ValueError,
+            "segment_pos is given without segment_ids. Pass both",
+        ),
+        ({"image": 3}, TypeError, r"TransformerLm 'lm': unexpected inputs \['image'\]"),
+        (
+            {"labels": NestedMap(class_ids=jnp.zeros([BATCH, LENGTH], jnp.int32))},
+            ValueError,
+            r"labels have \['class_ids'\], expected class_weights \[B, T\] and class_ids",
+        ),
+    ],
+)
+def test_wrong_inputs(inputs, error, message):
+    model = pax_fiddle.build(lm_config())
+    ids = random_ids()
+    with pytest.raises(error, match=message):
+        model.init(jax.random.PRNGKey(0), ids, jnp.zeros(ids.shape), **inputs)
+
+
+def test_bidirectional_model_cannot_decode():
+    model = pax_fiddle.build(lm_config(model_type=LanguageModelType.BIDIRECTIONAL))
+    ids = random_ids()
+    variables = init(model, ids)
+    with pytest.raises(ValueError, match="extend_step adds tokens at the end, .*'bidirectional'"):
+        model.apply(variables, ids[:, 0], method=model.extend_step)
+
+
+# ---- sharding -----------------------------------------------------------------------------------
+
+V1 = {
+    "replica_axis": "replica",
+    "data_axis": "data",
+    "mdl_axis": "mdl",
+    "ici_mesh_shape": [1, 4, 2],
+    "mesh_axis_names": ["replica", "data", "mdl"],
+}
+
+
+@pytest.mark.parametrize("stack", [stacked, repeated])
+def test_sharding_v1(stack):
+    config = TransformerLm.set_sharding_params_v1(
+        lm_config(stack(), position_emb_tpl=pax_fiddle.Config(LEARNED)),
+        **V1,
+        training_optimized=True,
+    )
+    batch = ("replica", "data")
+    assert config.mesh_axis_names == V1["mesh_axis_names"]
+    assert config.ici_mesh_shape == [1, 4, 2]
+    assert config.position_emb_tpl.weight_split_dims_mapping.wt == ["data", "mdl"]
+    softmax = config.softmax_tpl
+    assert softmax.weight_split_dims_mapping.wt == ["data", "mdl"]
+    assert softmax.activation_split_dims_mapping.out == [batch, None, "mdl"]
+    assert softmax.activation_split_dims_mapping.extend_step_out == [batch, "mdl"]
+    block = config.stacked_transformer_tpl
+    layer = getattr(block, "block", block).transformer_layer_params_tpl
+    attention, feed_forward = layer.tr_atten_tpl, layer.tr_fflayer_tpl
+    assert attention.weight_split_dims_mapping.proj == ["data", "mdl", None]
+    assert attention.activation_split_dims_mapping.blnh == [batch, None, "mdl", None]
+    assert attention.activation_split_dims_mapping.bld == [batch, None, "mdl"]
+    assert feed_forward.weight_split_dims_mapping.ffn0 == ["data", "mdl"]
+    assert feed_forward.weight_split_dims_mapping.ffn1 == ["mdl", "data"]
+    assert feed_forward.activation_split_dims_mapping.ffn0 == [batch, None, "mdl"]
+    assert feed_forward.activation_split_dims_mapping.ffn1_extend_step == [batch, "mdl"]
+
+
+@pytest.mark.parametrize(
+    ("softmax", "want"),
+    [
+        (embedding_softmax.FullSoftmax, ["data", "mdl"]),
+        (embedding_softmax.GShardSharedEmbeddingSoftmax, ["mdl", "data"]),
+    ],
+)
+def test_sharding_of_tables_is_in_the_order_they_are_stored(softmax, want):
+    """Upstream shards a table of its own the wrong way round."""
+    config = lm_config(
+        softmax_tpl=pax_fiddle.Config(softmax),
+        separate_embedding_tpl=pax_fiddle.Config(embedding_softmax.Embedding),
+    )
+    TransformerLm.set_sharding_params_v1(config, **V1, training_optimized=False)
+    assert config.softmax_tpl.weight_split_dims_mapping.wt == want
+    assert config.separate_embedding_tpl.weight_split_dims_mapping.wt == ["mdl", "data"]
+    attention = config.stacked_transformer_tpl.transformer_layer_params_tpl.tr_atten_tpl
+    batch = ("replica", "data")
+    assert attention.activation_split_dims_mapping.bld == [batch, None, None]
+
+
+def test_sharding_with_a_sequence_axis():
+    config = TransformerLm.set_sharding_params_v1(
+        lm_config(),
+        **V1 | {"mesh_axis_names": ["replica", "data", "seq", "mdl"]},
+        seq_axis="seq",
+        training_optimized=True,
+    )
+    layer = config.stacked_transformer_tpl.transformer_layer_params_tpl
+    assert layer.tr_fflayer_tpl.weight_split_dims_mapping.ffn0 == [("data", "seq"), "mdl"]
+    out = config.softmax_tpl.activation_split_dims_mapping.out
+    assert out == [("replica", "data"), "seq", "mdl"]
+
+
+def test_sharded_model_equals_the_unsharded_one():
+    config = lm_config(repeated())
+    ids = random_ids(shape=(4, LENGTH))
+    model = pax_fiddle.build(config)
+    variables = init(model, ids)
+    args = (variables, ids, jnp.zeros(ids.shape), labels_of(ids))
+    want = model.apply(*args).total_loss
+    TransformerLm.set_sharding_params_v1(config, **V1, training_optimized=True)
+    mesh = jax.make_mesh((1, 4, 2), ("replica", "data", "mdl"))
+    with mesh:
+        got = jax.jit(pax_fiddle.build(config).apply)(*args).total_loss
+    np.testing.assert_allclose(got, want, rtol=2e-5)
+
+
+def test_unknown_softmax_has_no_sharding():
+    config = lm_config(softmax_tpl=pax_fiddle.Config(normalizations.LayerNorm))
+    with pytest.raises(NotImplementedError, match="The sharding of LayerNorm is not known"):
+        TransformerLm.set_sharding_params_v1(config, **V1, training_optimized=True)
+
+
+def test_experts_have_no_sharding_yet():
+    config = lm_config()
+    config.stacked_transformer_tpl.moe_layer_tpl = pax_fiddle.Config(
+        transformers.TransformerFeedForward
+    )
+    with pytest.raises(NotImplementedError, match="StackedTransformer.moe_layer_tpl is set"):
+        TransformerLm.set_sharding_params_v1(config, **V1, training_optimized=True)
+
+
+def test_facade_has_the_enum():
+    assert transformer_models.LanguageModelType("prefix") is LanguageModelType.PREFIX
