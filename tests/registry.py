@@ -24,6 +24,7 @@ from praxis.layers import (
     embedding_softmax,
     flax_adapter,
     linears,
+    losses,
     models,
     normalizations,
     repeats,
@@ -319,7 +320,7 @@ LABELS = {
 }
 XENT_FLOAT32 = [
     *("per_example_xent", "total_xent", "total_weight"),
-    *("avg_xent", "avg_xent_weight", "accuracy"),
+    *("avg_xent", "avg_xent_weight", "accuracy", "z_loss"),
 ]
 CLASSES = {"input_dims": D, "num_classes": V}
 for softmax in (
@@ -344,6 +345,13 @@ add(
     float32_outputs=XENT_FLOAT32,
 )
 add(Config(embedding_softmax.SigmoidCrossEntropy, **CLASSES), LABELS, wrong=WRONG_WIDTH)
+
+add(
+    Config(losses.BiTemperedLoss, t1=0.8, t2=1.2, label_smoothing=0.1),
+    {"logits": floats(B, T, V), "labels": np.eye(V, dtype=np.float32)[ids(B, T)]},
+    wrong={"labels": np.eye(V + 1, dtype=np.float32)[ids(B, T)]},
+    float32_outputs="all",
+)
 
 SINES = {"embedding_dims": EVEN}
 add(

@@ -9,6 +9,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "exp", None, "Name of the experiment: registered, or module.Class of an importable module."
 )
+flags.DEFINE_multi_string(
+    "set", [], "Setting of the experiment, NAME=VALUE: a class attribute in capitals. Repeatable."
+)
 flags.DEFINE_string("job_log_dir", None, "Directory for everything that a run writes.")
 flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 flags.DEFINE_bool("eval_on_test", False, "Evaluate on the evaluation inputs while training.")

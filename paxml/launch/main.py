@@ -14,6 +14,7 @@ import paxml
 import praxis
 from paxml.experiment.base import BaseExperiment
 from paxml.experiment.lookup import get_experiment
+from paxml.experiment.settings import with_settings
 from paxml.launch.flags import FLAGS
 from paxml.launch.train import (
     train_and_evaluate,
@@ -47,17 +48,18 @@ def main(argv: Sequence[str]) -> None:
 
 
 def create_experiment_config() -> BaseExperiment:
-    """The experiment that --exp names.
+    """The experiment that --exp names, with what --set says.
 
     Raises:
       app.UsageError: without --exp.
+      ValueError: if there is no such experiment or setting.
     """
     if not FLAGS.exp:
         raise app.UsageError(
             "--exp is missing: give the name of an experiment, e.g. --exp=my_package.MyExperiment. "
             "`pax list` shows those that are registered."
         )
-    return get_experiment(FLAGS.exp)()
+    return with_settings(get_experiment(FLAGS.exp), FLAGS.set)()
 
 
 def run(
@@ -152,7 +154,7 @@ def wait_with_random_jitter(min_secs: int, max_secs: int) -> None:
 
 def show_own_messages() -> None:
     """Shows messages of this library from INFO on, and of others from WARNING on."""
-    if FLAGS["verbosity"].using_default_value:
+    if not FLAGS["verbosity"].present:  # not given on the command line
         logging.set_verbosity(logging.INFO)
         own = tuple(f"{os.path.dirname(str(one.__file__))}{os.sep}" for one in (paxml, praxis))
         # absl's logger and outer handler ignore filters; the handler inside does not.

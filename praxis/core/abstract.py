@@ -42,10 +42,11 @@ def abstract_init(
       Tree of boxes and ShapeDtypeStructs.
     """
     leaves, structure = jax.tree.flatten((tuple(args), kwargs))
-    traced = {index: _abstract(layer, leaf) for index, leaf in enumerate(leaves) if _is_array(leaf)}
+    # By identity: an array that is passed twice, as to self-attention, stays one.
+    traced = {id(leaf): _abstract(layer, leaf) for leaf in leaves if _is_array(leaf)}
 
     def init(keys: dict[str, jax.Array], arrays: dict[int, Any]) -> Any:
-        filled = [arrays.get(index, leaf) for index, leaf in enumerate(leaves)]
+        filled = [arrays.get(id(leaf), leaf) for leaf in leaves]
         init_args, init_kwargs = jax.tree.unflatten(structure, filled)
         return nn.Module.init(
             layer,

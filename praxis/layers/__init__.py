@@ -26,6 +26,7 @@ from praxis.layers.linears import (
     StackingOverTime,
     project_last_dim,
 )
+from praxis.layers.losses import BiTemperedLoss
 from praxis.layers.normalizations import (
     BaseNormalization,
     BatchNorm,
@@ -46,6 +47,7 @@ __all__ = [
     "BaseActivation",
     "BaseNormalization",
     "BatchNorm",
+    "BiTemperedLoss",
     "Bias",
     "CubedReLU",
     "Dropout",

@@ -1,5 +1,7 @@
 """TransformerLm: losses, and that decoding with caches gives what a whole call gives."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,11 +65,17 @@ def labels_of(ids):
 
 def init(model, ids):
     """Variables, with biases and scales that differ from their initial values."""
-    variables = model.init(jax.random.PRNGKey(1), ids, jnp.zeros(ids.shape), labels_of(ids))
+    args = (jax.random.PRNGKey(1), ids, jnp.zeros(ids.shape), labels_of(ids))
+    variables = jax.jit(model.init)(*args)
     leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(jax.random.PRNGKey(2), len(leaves))
     noisy = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
     return jax.tree.unflatten(structure, noisy)
+
+
+def jitted(model, **options):
+    """`model.apply` under jit, which compiles it as one program."""
+    return jax.jit(functools.partial(model.apply, **options))
 
 
 def step_by_step(model, variables, ids, *, segment_pos=None):
@@ -77,7 +85,7 @@ def step_by_step(model, variables, ids, *, segment_pos=None):
         model(ids[:, :1], jnp.ones([ids.shape[0], 1]))
         model.transform_decode_state(pad_state_fn(ids.shape[1] - 1))
 
-    _, cache = model.apply(variables, ids, method=prefill, mutable=[CACHE])
+    _, cache = jitted(model, method=prefill, mutable=[CACHE])(variables, ids)
 
     @jax.jit
     def step(cache, tokens, positions):
@@ -100,8 +108,18 @@ STACKS = {
 }
 
 
-@pytest.mark.parametrize("positions", ["sinusoids", "rotary", "learned", "learned_index"])
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize(
+    ("stack", "positions"),
+    [
+        ("stacked", "sinusoids"),
+        ("stacked", "rotary"),
+        ("stacked", "learned"),
+        ("stacked", "learned_index"),
+        ("unrolled", "rotary"),
+        ("scanned", "rotary"),
+        ("scanned", "learned"),
+    ],
+)
 def test_extend_step_equals_call(stack, positions):
     """The positions of a learned table were lost in decoding upstream."""
     config = lm_config(STACKS[stack]())
@@ -113,7 +131,7 @@ def test_extend_step_equals_call(stack, positions):
     model = pax_fiddle.build(config)
     ids = random_ids()
     variables = init(model, ids)
-    whole = model.apply(variables, ids, jnp.zeros(ids.shape)).logits
+    whole = jitted(model)(variables, ids, jnp.zeros(ids.shape)).logits
     np.testing.assert_allclose(
         step_by_step(model, variables, ids), whole, rtol=2e-5, atol=2e-5
     )
@@ -127,7 +145,7 @@ def test_extend_step_equals_call_for_packed_rows(rotary):
     segment_ids = jnp.asarray([[1, 1, 1, 2, 2, 2, 2], [1, 2, 2, 2, 2, 3, 3], [1] * 7], jnp.int32)
     segment_pos = jnp.asarray([[0, 1, 2, 0, 1, 2, 3], [0, 0, 1, 2, 3, 0, 1], range(7)], jnp.int32)
     variables = init(model, ids)
-    whole = model.apply(
+    whole = jitted(model)(
         variables,
         ids,
         jnp.zeros(ids.shape),
@@ -136,12 +154,13 @@ def test_extend_step_equals_call_for_packed_rows(rotary):
     ).logits
     steps = step_by_step(model, variables, ids, segment_pos=segment_pos)
     np.testing.assert_allclose(steps, whole, rtol=2e-5, atol=2e-5)
-    alone = model.apply(variables, ids[:1, 3:], jnp.zeros([1, 4])).logits
+    alone = jitted(model)(variables, ids[:1, 3:], jnp.zeros([1, 4])).logits
     np.testing.assert_allclose(whole[:1, 3:], alone, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("rotary", [False, True])
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize(
+    ("stack", "rotary"), [("stacked", False), ("stacked", True), ("unrolled", True), ("scanned", True)]
+)
 def test_steps_after_prefixes_of_unequal_lengths_equal_a_call_for_each_row(stack, rotary):
     config = lm_config(STACKS[stack]())
     model = pax_fiddle.build(use_rotary(config) if rotary else config)
@@ -167,8 +186,8 @@ def test_steps_after_prefixes_of_unequal_lengths_equal_a_call_for_each_row(stack
             logits.append(model.extend_step(tokens, segment_pos=lengths + step).logits)
         return jnp.stack(logits, axis=1)
 
-    decoded, _ = model.apply(variables, ids, method=run, mutable=[CACHE])
-    whole = model.apply(variables, ids, jnp.zeros(ids.shape)).logits
+    decoded, _ = jitted(model, method=run, mutable=[CACHE])(variables, ids)
+    whole = jitted(model)(variables, ids, jnp.zeros(ids.shape)).logits
     for row, length in enumerate(lengths):
         want = whole[row, length : length + steps]
         np.testing.assert_allclose(decoded[row], want, rtol=2e-5, atol=2e-5)
@@ -178,11 +197,12 @@ def test_prefix_model_sees_all_of_its_prefix_and_nothing_later():
     model = pax_fiddle.build(lm_config(model_type=LanguageModelType.PREFIX))
     ids = random_ids()
     variables = init(model, ids)
+    apply = jitted(model)
     mask = jnp.asarray([[0, 0, 0, 1, 1, 1, 1]] * BATCH)
 
     def logits(ids):
         paddings = jnp.zeros(ids.shape)
-        return model.apply(variables, ids, paddings, causal_attention_mask=mask).logits
+        return apply(variables, ids, paddings, causal_attention_mask=mask).logits
 
     base = logits(ids)
     in_prefix = logits(ids.at[:, 2].set(ids[:, 2] % (VOCAB - 1) + 1))
@@ -199,13 +219,13 @@ def test_loss_is_the_cross_entropy_of_the_labels():
         class_ids=random_ids(3),
         class_weights=jnp.asarray(np.random.default_rng(4).uniform(size=ids.shape), jnp.float32),
     )
-    logits = np.float64(model.apply(variables, ids, jnp.zeros(ids.shape)).logits)
+    logits = np.float64(jitted(model)(variables, ids, jnp.zeros(ids.shape)).logits)
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     xent = -np.take_along_axis(log_probs, np.asarray(labels.class_ids)[..., None], -1)[..., 0]
     weights = np.float64(labels.class_weights)
     entropy = -(np.exp(log_probs) * log_probs).sum(-1).mean()
 
-    outputs = model.apply(variables, ids, jnp.zeros(ids.shape), labels)
+    outputs = jitted(model)(variables, ids, jnp.zeros(ids.shape), labels)
     close = {"rtol": 2e-5, "atol": 2e-5}
     np.testing.assert_allclose(outputs.per_token_xent, xent * weights, **close)
     np.testing.assert_allclose(outputs.per_sequence_xent, (xent * weights).sum(1), **close)
@@ -224,7 +244,7 @@ def test_total_loss_has_the_losses_of_layers():
     def outputs(config):
         model = pax_fiddle.build(config)
         args = (variables, ids, jnp.zeros(ids.shape), labels_of(ids))
-        return model.apply(*args, mutable=[base_layer.AUX_LOSS])[0]
+        return jitted(model, mutable=[base_layer.AUX_LOSS])(*args)[0]
 
     with_aux = outputs(config)
     np.testing.assert_allclose(with_aux.aux_loss, with_aux.z_loss, rtol=1e-6)
@@ -241,18 +261,19 @@ def test_padding_changes_nothing_and_activations_are_recorded():
     variables = init(model, ids)
     paddings = jnp.zeros(ids.shape).at[:, 5:].set(1.0)
     labels = NestedMap(class_ids=ids, class_weights=1 - paddings)
-    one = model.apply(variables, ids, paddings, labels)
-    other = model.apply(variables, ids.at[:, 5:].set(1), paddings, labels)
+    apply = jitted(model)
+    one = apply(variables, ids, paddings, labels)
+    other = apply(variables, ids.at[:, 5:].set(1), paddings, labels)
     np.testing.assert_array_equal(one.total_loss, other.total_loss)
     assert one.activations.shape == (BATCH, LENGTH, DIMS)
     bare = pax_fiddle.build(lm_config(skip_compute_loss=True))
-    np.testing.assert_array_equal(bare.apply(variables, ids, paddings), one.activations)
+    np.testing.assert_array_equal(jitted(bare)(variables, ids, paddings), one.activations)
 
 
 def test_bfloat16_model_gives_float32_losses():
     model = pax_fiddle.build(lm_config(fprop_dtype=jnp.bfloat16))
     ids = random_ids()
-    outputs = model.apply(init(model, ids), ids, jnp.zeros(ids.shape), labels_of(ids))
+    outputs = jitted(model)(init(model, ids), ids, jnp.zeros(ids.shape), labels_of(ids))
     assert outputs.logits.dtype == jnp.bfloat16
     assert outputs.total_loss.dtype == outputs.per_token_xent.dtype == jnp.float32
 
@@ -388,11 +409,12 @@ def test_sharded_model_equals_the_unsharded_one():
     model = pax_fiddle.build(config)
     variables = init(model, ids)
     args = (variables, ids, jnp.zeros(ids.shape), labels_of(ids))
-    want = model.apply(*args).total_loss
+    want = jitted(model)(*args).total_loss
     TransformerLm.set_sharding_params_v1(config, **V1, training_optimized=True)
-    mesh = jax.make_mesh((1, 4, 2), ("replica", "data", "mdl"))
-    with mesh:
-        got = jax.jit(pax_fiddle.build(config).apply)(*args).total_loss
+    axes = ("replica", "data", "mdl")
+    mesh = jax.make_mesh((1, 4, 2), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    with jax.set_mesh(mesh):
+        got = jitted(pax_fiddle.build(config))(*args).total_loss
     np.testing.assert_allclose(got, want, rtol=2e-5)
 
 
