@@ -71,7 +71,9 @@ class Entry:
     @property
     def layer_class(self) -> type[base_layer.BaseLayer]:
         """The class of the layer."""
-        return fdl.get_callable(self.template)
+        cls = fdl.get_callable(self.template)
+        assert isinstance(cls, type) and issubclass(cls, base_layer.BaseLayer)
+        return cls
 
     def config(self, **fields: Any) -> Config:
         """Returns a config of the layer, under `NAME`, with further fields set."""
@@ -124,9 +126,7 @@ def open_mask(target: int = T, source: int = S) -> np.ndarray:
 ENTRIES: list[Entry] = []
 
 
-def add(
-    template: Config, inputs: Mapping[str, Any], variant: str = "", **options: Any
-) -> None:
+def add(template: Config, inputs: Mapping[str, Any], variant: str = "", **options: Any) -> None:
     """Appends an entry, named after its class and the variant."""
     name = fdl.get_callable(template).__name__ + (f"-{variant}" if variant else "")
     ENTRIES.append(Entry(name=name, template=template, inputs=inputs, **options))
@@ -432,9 +432,7 @@ HEADS = {"input_dim": D, "num_heads": N, "dim_per_head": H}
 WRONG_HEADS = {"inputs": floats(B, T, N, H + 1)}
 add(Config(attentions.AttentionProjection, **HEADS), WIDE, wrong=WRONG_WIDTH)
 add(
-    Config(
-        attentions.AttentionProjection, use_bias=False, attention_combine_dims=True, **HEADS
-    ),
+    Config(attentions.AttentionProjection, use_bias=False, attention_combine_dims=True, **HEADS),
     WIDE,
     "combined_no_bias",
     wrong=WRONG_WIDTH,

@@ -137,7 +137,7 @@ class StdlibLm(base_experiment.BaseExperiment):
         )
         held_out = EvalInput.config(
             name="held_out",
-            batch_size=4 * self.BATCH_SIZE,
+            batch_size=self.BATCH_SIZE,
             row_length=self.ROW_LENGTH,
             reset_for_eval=True,
             eval_loop_num_batches=-1,
@@ -172,13 +172,14 @@ class StdlibLm(base_experiment.BaseExperiment):
             ),
         )
         task = tasks_lib.SingleTask.config(name="stdlib_lm", model=model)
-        every = max(1, self.NUM_STEPS // 4)
+        # A short run is evaluated at its end only: it would spend its time on nothing else.
+        every = self.NUM_STEPS // 4 if self.NUM_STEPS >= 400 else self.NUM_STEPS
         task.train.set(
             learner=learner,
             num_train_steps=self.NUM_STEPS,
-            save_interval_steps=max(1, min(200, every)),
+            save_interval_steps=min(100, every),
             save_max_to_keep=2,
-            summary_interval_steps=max(1, min(20, every)),
+            summary_interval_steps=max(1, min(20, self.NUM_STEPS // 10)),
             eval_interval_steps=every,
             progress_metrics=("bits_per_byte",),
         )

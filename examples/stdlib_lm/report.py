@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from examples.stdlib_lm import data
 from examples.stdlib_lm.experiment import StdlibLm
@@ -103,6 +104,7 @@ def restored_variables(
     experiment: StdlibLm, task: tasks_lib.SingleTask, job_log_dir: pathlib.Path
 ) -> Any:
     """Returns the variables of the newest checkpoint."""
+    logging.set_verbosity(logging.ERROR)  # Orbax warns about what is meant here: only reading.
     specs = experiment.get_input_specs_provider_params().Instantiate().get_input_specs()
     partitioner = partitioning.create_partitioner(task)
     partitioner.setup(task, jax.random.PRNGKey(0), specs)

@@ -322,3 +322,36 @@ def test_fields_that_hold_layers():
     layer, config = Scale(), Scale.config()
     assert all(map(holds, [layer, config, [layer, None], {"a": config}, (config,)]))
     assert not any(map(holds, [None, 3, [], [None], {}, {1: layer}, pax_fiddle.Config(nest)]))
+
+
+class Refuses(BaseLayer):
+    """Raises an error that names the layer."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        raise ValueError(self.path_text)
+
+
+class Holder(BaseLayer):
+    """Calls its child as it is, or in a copy that Flax makes for a transformation."""
+
+    child_tpl: LayerTpl = template_field(Refuses)
+    transform: bool = False
+
+    def setup(self) -> None:
+        self.create_child("child", self.child_tpl)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.transform:
+            return nn.remat(lambda child, x: child(x))(self.child, x)
+        return self.child(x)
+
+
+@pytest.mark.parametrize("outer", [False, True])
+@pytest.mark.parametrize("inner", [False, True])
+def test_errors_inside_a_transformation_name_the_whole_path(outer, inner):
+    middle = pax_fiddle.Config(Holder, transform=inner)
+    config = pax_fiddle.Config(Holder, name="lm", child_tpl=middle, transform=outer)
+    with pytest.raises(ValueError, match=r"^Refuses 'lm/child/child'"):
+        pax_fiddle.build(config).init(KEY, jnp.ones([2]))
+    with pytest.raises(ValueError, match=r"^Refuses 'other/child/child'"):
+        pax_fiddle.build(config).clone(name="other").init(KEY, jnp.ones([2]))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from praxis import base_layer
+from praxis import base_layer, pax_fiddle
 from praxis.base_layer import BaseLayer, WeightHParams, WeightInit
 
 KEY = jax.random.PRNGKey(0)
@@ -309,3 +309,19 @@ def test_plain_flax_module_holds_a_layer():
     assert isinstance(box, base_layer.BoxedParam)
     out: Any = Plain().apply(variables, X)
     assert out.shape == (2, 3)
+
+
+class NeedsOneArray(BaseLayer):
+    """Tells an array that is passed twice from two arrays."""
+
+    def __call__(self, x: jax.Array, y: jax.Array) -> None:
+        if x is not y:
+            raise ValueError("two arrays")
+
+
+def test_metadata_of_a_call_with_one_array_twice():
+    layer = pax_fiddle.build(pax_fiddle.Config(NeedsOneArray, name="layer"))
+    x = jnp.ones([2])
+    assert layer.abstract_init_with_metadata(x, x) == {}
+    with pytest.raises(ValueError, match="two arrays"):
+        layer.abstract_init_with_metadata(x, jnp.ones([2]))

@@ -65,3 +65,13 @@ def test_bias_is_sharded_as_the_weight():
 def test_errors_name_the_layer_and_the_equation(fields, message):
     with pytest.raises(ValueError, match=f"Einsum 'layer': {message}"):
         build(**fields).init(KEY, jnp.ones([2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("eqn", "shape"), [("...D,DF->...F", (2, 5)), ("BD,DF->BF", (2, 3, 7)), ("BTD,DF->BTF", (7,))]
+)
+def test_wrong_inputs_name_the_layer_the_equation_and_the_sizes(eqn, shape):
+    message = rf"Einsum 'layer': inputs have shape {shape}, expected '[.BTD]+' of eqn = '{eqn}' "
+    message = message.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ValueError, match=message + r"with the sizes {'D': 7, 'F': 3} of w\."):
+        build(eqn=eqn, w_shape=(7, 3)).init(KEY, jnp.ones(shape))

@@ -254,6 +254,15 @@ def test_stacking_refuses_bad_fields(fields, message):
         build(linears.StackingOverTime, **fields).apply({}, jnp.ones([1, 4, 2]))
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 1), (1, 4, 2), (1, 4)])
+def test_stacking_refuses_paddings_of_another_shape(shape):
+    layer = build(linears.StackingOverTime, stride=2)
+    with pytest.raises(
+        ValueError, match=r"StackingOverTime 'layer': paddings have shape \(1, .*T, 1"
+    ):
+        layer.apply({}, jnp.ones([1, 4, 2]), jnp.zeros(shape))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -1,6 +1,7 @@
 """LanguageModel: metrics, and generation with caches against generation without."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,11 +52,10 @@ def batch(lengths=(3, 1, 5), seed=0):
 
 
 def noisy_variables(model, inputs):
-    variables = jax.jit(model.init)(jax.random.PRNGKey(1), inputs)
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.PRNGKey(5), len(leaves))
-    noisy = [x + 0.7 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(structure, noisy)
+    """Random variables, so that biases and scales differ from their initial values."""
+    shapes = jax.eval_shape(model.init, jax.random.PRNGKey(1), inputs)
+    rng = np.random.default_rng(5)
+    return jax.tree.map(lambda x: np.float32(0.7 * rng.standard_normal(x.shape)), shapes)
 
 
 def decode(model_config, inputs, variables=None, seed=7):
@@ -98,8 +98,10 @@ def test_metrics_of_a_batch_are_the_weighted_mean_of_its_parts():
     inputs = batch()
     variables = noisy_variables(model, inputs | {"eval_sample_weights": jnp.ones([3])})
 
+    apply = jax.jit(model.apply)
+
     def metrics(weights):
-        return model.apply(variables, inputs | {"eval_sample_weights": jnp.float32(weights)})[0]
+        return apply(variables, inputs | {"eval_sample_weights": jnp.float32(weights)})[0]
 
     whole = metrics([1, 1, 1])
     parts = [metrics([1, 0, 1]), metrics([0, 1, 0])]
@@ -123,7 +125,7 @@ def test_scores_are_log_probabilities_of_the_labels():
     model = pax_fiddle.build(config())
     inputs = batch()
     variables = noisy_variables(model, inputs)
-    metrics, example = model.apply(variables, inputs)
+    metrics, example = jax.jit(model.apply)(variables, inputs)
     np.testing.assert_allclose(jnp.sum(example.scores), -9 * metrics.avg_xent[0], rtol=2e-5)
     np.testing.assert_array_equal(example.labels, inputs.labels)
 
@@ -136,7 +138,8 @@ def test_packed_model_reads_segments_and_counts_tokens():
     inputs.segment_ids = jnp.asarray([[1, 1, 2, 2, 2], [1, 1, 1, 1, 2]], jnp.int32)
     inputs.segment_pos = jnp.asarray([[0, 1, 0, 1, 2], [0, 1, 2, 3, 0]], jnp.int32)
     variables = noisy_variables(model, inputs)
-    (_, first), updated = model.apply(variables, inputs, mutable=["non_trainable"])
+    count = jax.jit(functools.partial(model.apply, mutable=["non_trainable"]))
+    _, updated = count(variables, inputs)
     before = variables["non_trainable"]["token_counter"]["approx_total_tokens_mm"]
     after = updated["non_trainable"]["token_counter"]["approx_total_tokens_mm"]
     np.testing.assert_allclose(after, before + 10e-6, rtol=1e-6)
@@ -411,20 +414,29 @@ def test_decode_is_one_loop_whose_caches_have_the_length_of_prefix_and_steps():
             NotImplementedError,
             "optimize_eos = True is not built yet",
         ),
-        ("greedy", ValueError, "decoder_tpl is a str, expected a DecoderHParams"),
     ],
 )
 def test_wrong_decoder(decoder, error, message):
     model = pax_fiddle.build(config())
-    variables = model.init(jax.random.PRNGKey(0), batch())
+    variables = noisy_variables(model, batch())
     wrong = pax_fiddle.build(config(decoder=decoder))
     with pytest.raises(error, match=message):
         wrong.apply(variables, batch(), method=wrong.decode, mutable=[CACHE])
 
 
+def test_decoder_of_a_wrong_type():
+    class Untyped(models.LanguageModel):
+        decoder_tpl: Any = None
+
+    lm = config().lm_tpl
+    model = pax_fiddle.build(pax_fiddle.Config(Untyped, name="model", lm_tpl=lm, decoder_tpl="beam"))
+    with pytest.raises(ValueError, match="'model': decoder_tpl is a str, expected a DecoderHPa"):
+        model.apply({}, batch(), method=model.decode, mutable=[CACHE])
+
+
 def test_decoding_needs_a_mutable_cache():
     model = pax_fiddle.build(config(decoder=Greedy(seqlen=9)))
-    variables = model.init(jax.random.PRNGKey(0), batch())
+    variables = noisy_variables(model, batch())
     with pytest.raises(ValueError, match=r"needs the collection 'decoder_cache' to be mutable"):
         model.apply(variables, batch(), method=model.decode)
 
