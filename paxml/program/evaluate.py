@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from paxml.metric.values import merge_clu_metrics
 from paxml.output.formats import EvaluationMode
 from paxml.output.write import maybe_write_eval_outputs
 from paxml.partitioning.base import PartitionedStepFn, Partitioner
@@ -94,7 +95,7 @@ class BaseEvalProgram(Program):
             _, out = self.eval_step(state, self._eval_key, batch, self._static_args)
             losses.append(out.loss)
             scalars.append(out.weighted_scalars)
-            clu_metrics = _merged(clu_metrics, out.clu_metrics or {})
+            clu_metrics = merge_clu_metrics(clu_metrics, out.clu_metrics or {})
             outputs.append({**_to_host(out.per_example_out), **texts})
         if out is None:
             raise ValueError(
@@ -191,17 +192,6 @@ class SingleTaskEvalProgram(BaseEvalProgram):
 
     def eval_input_partition_spec(self, inputs: Any) -> Any:
         return get_input_partition_specs(self._partitioner.global_mesh.axis_names, inputs)
-
-
-def _merged(total: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    if not total:
-        return dict(more)
-    if total.keys() != more.keys():
-        raise ValueError(
-            f"Metrics differ between batches: {sorted(total)}, then {sorted(more)}. A model must "
-            "return the same metrics for every batch."
-        )
-    return {key: total[key].merge(metric) for key, metric in more.items()}
 
 
 def _to_host(tree: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,9 @@ from absl import logging
 from praxis.input.base import BaseInput, end_of_data
 
 Place = Callable[[Any], Any]
+
+# How long `close` waits for a batch that is being fetched, in seconds.
+CLOSE_SECS = 5.0
 
 
 class _Item(NamedTuple):
@@ -45,7 +49,7 @@ class TrainBatches:
         """
         self._input = train_input
         self._place = place
-        self.saves_itself = _saves_itself(train_input)
+        self.saves_itself = saves_itself(train_input)
         self.state = None if self.saves_itself else get_state_or_none(train_input)
         self._has_state = self.state is not None
         self._next: _Item | _End | None = None
@@ -79,15 +83,24 @@ class TrainBatches:
         return None if isinstance(item, _End) else item.batch
 
     def close(self) -> None:
-        """Stops the thread; batches fetched ahead are dropped."""
+        """Stops the thread; batches fetched ahead are dropped.
+
+        Nothing can interrupt an input that waits for its data: after `CLOSE_SECS` the thread is
+        left behind, with a warning. It ends when its batch comes, or with the process.
+        """
         self._closed.set()
         if self._thread is None:
             return
+        deadline = time.monotonic() + CLOSE_SECS
         while self._thread.is_alive():
             _drain(self._queue)
             self._thread.join(timeout=0.1)
-            if not self._queue.full():
-                break  # it waits for the input itself, which nothing can interrupt
+            if time.monotonic() > deadline:
+                logging.warning(
+                    "Training input %s has been fetching a batch for %g s and is left behind.",
+                    *(self._input.name, CLOSE_SECS),
+                )
+                break
         _drain(self._queue)
 
     def _look(self) -> _Item | _End:
@@ -107,7 +120,9 @@ class TrainBatches:
             batch = self._input.get_next_padded()
             state = self._input.get_state() if self._has_state else None
             return _Item(self._place(batch), state)
-        except Exception as error:  # raised again where the batch is used
+        # Raised again where the batch is used. Whatever it is: a thread that ends without a word
+        # would leave the trainer waiting for ever.
+        except BaseException as error:
             return _End(None if end_of_data(error) else error)
 
 
@@ -120,7 +135,8 @@ def get_state_or_none(train_input: BaseInput) -> bytes | None:
         return None
 
 
-def _saves_itself(train_input: BaseInput) -> bool:
+def saves_itself(train_input: BaseInput) -> bool:
+    """Whether an input writes its position by a `save` of its own."""
     return type(train_input).save is not BaseInput.save
 
 

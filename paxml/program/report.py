@@ -1,5 +1,6 @@
 """What a training program tells about itself: summaries, speed and the progress line."""
 
+import contextlib
 import time
 
 import jax
@@ -109,20 +110,19 @@ class TrainReport:
         )
 
     def close(self) -> None:
-        """Writes what is left.
+        """Writes what is left; each part is closed whatever happens to the others.
 
         Raises:
           Exception: what went wrong while writing.
         """
-        if self._progress is not None:
-            self._progress.close()
-        try:
-            self.train.close()
-            if self.eval_train is not None:
-                self.eval_train.close()
-        finally:
+        with contextlib.ExitStack() as closing:  # runs the last callback first
             for writer in self._writers:
-                writer.close()
+                closing.callback(writer.close)
+            for handler in (self.eval_train, self.train):
+                if handler is not None:
+                    closing.callback(handler.close)
+            if self._progress is not None:
+                closing.callback(self._progress.close)
 
     def _measure(self, step: int) -> float:
         if not self._interval or step % self._interval:

@@ -35,7 +35,9 @@ class InputExhaustedError(RuntimeError):
 class StopRequest:
     """Notes a signal while training runs; a second one acts at once, as usual.
 
-    Outside the main thread, where Python delivers no signals, nothing is noted.
+    Nothing is noted outside the main thread, where Python delivers no signals, and nothing with
+    several processes: there `jax.distributed` has its own handler of SIGTERM, which makes all of
+    them stop at the same step, and Ctrl-C interrupts.
     """
 
     def __init__(self) -> None:
@@ -43,7 +45,8 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and jax.process_count() == 1:
             self._previous = {kind: signal.signal(kind, self._note) for kind in SIGNALS}
         return self
 
@@ -54,7 +57,6 @@ class StopRequest:
         """Whether to stop before training on; all processes get the same answer."""
         if jax.process_count() == 1:
             return self.signal is not None
-        # The service of jax.distributed catches SIGTERM and agrees on a step for all processes.
         return multihost_utils.reached_preemption_sync_point(step)
 
     def exit_code(self, exit_after_ondemand_checkpoint: bool) -> int:

@@ -147,7 +147,7 @@ class BaseTrainProgram(Program):
         )
         self._pending.append((new_step, out))
         steps_per_sec = self._report.after_step(new_step, out, tokens=tokens_of(batch))
-        self._wait_for_oldest()
+        self._wait_until_pending(max(0, self._task.train.max_inflight_steps))
         return TrainProgramOutput(
             state=state,
             loss=out.loss,
@@ -179,11 +179,13 @@ class BaseTrainProgram(Program):
         """Shardings of a batch."""
 
     def shutdown(self) -> None:
-        if self._is_set_up:
-            self._is_set_up = False
+        if not self._is_set_up:
+            return
+        self._is_set_up = False
+        try:
             self._batches.close()
-            while self._pending:
-                self._report.show(*self._pending.popleft())
+            self._wait_until_pending(0)
+        finally:
             self._report.close()
 
     def _place(self, padded_inputs: Any) -> Any:
@@ -192,8 +194,9 @@ class BaseTrainProgram(Program):
             self._train_input, numeric, self.train_input_partition_spec(numeric)
         )
 
-    def _wait_for_oldest(self) -> None:
-        while len(self._pending) > max(0, self._task.train.max_inflight_steps):
+    def _wait_until_pending(self, count: int) -> None:
+        """Waits for the oldest steps until no more than `count` are not known to be done."""
+        while len(self._pending) > count:
             step, out = self._pending.popleft()
             jax.block_until_ready(out.loss)
             self.first_result_callback_fn(out.loss)

@@ -57,12 +57,7 @@ def read_trainable(layer: "BaseLayer", name: str) -> Any:
     Raises:
       ValueError: if the layer is unbound or has no such variable.
     """
-    value = _read(layer, PARAMS, name)
-    if value is None:
-        raise ValueError(
-            f"{layer.path_text} has no trainable variable {name!r}. "
-            f"{name_hint(name, _names(layer, PARAMS))}"
-        )
+    value = _read(layer, PARAMS, name, "trainable variable")
     return jax.tree.map(lambda leaf: _cast(layer, leaf, layer.weight_hparams.get(name)), value)
 
 
@@ -72,14 +67,8 @@ def read_non_trainable(layer: "BaseLayer", name: str) -> Any:
     Raises:
       ValueError: if the layer is unbound or has no such variable.
     """
-    value = _read(layer, NON_TRAINABLE, name)
-    if value is None:
-        raise ValueError(
-            f"{layer.path_text} has no non-trainable variable {name!r}. "
-            f"{name_hint(name, _names(layer, NON_TRAINABLE))} Create it with "
-            "create_variable(..., trainable=False)."
-        )
-    return value
+    advice = "Create it with create_variable(..., trainable=False)."
+    return _read(layer, NON_TRAINABLE, name, "non-trainable variable", advice)
 
 
 def update_non_trainable(layer: "BaseLayer", name: str, value: Any) -> None:
@@ -105,14 +94,8 @@ def read_decode_state(layer: "BaseLayer", name: str) -> Any:
     Raises:
       ValueError: if the layer is unbound or has no such entry.
     """
-    value = _read(layer, DECODE_CACHE, name)
-    if value is None:
-        raise ValueError(
-            f"{layer.path_text} has no decode state {name!r}. "
-            f"{name_hint(name, _names(layer, DECODE_CACHE))} Run the prefix through the model "
-            f"first, with mutable=[{DECODE_CACHE!r}]."
-        )
-    return value
+    advice = f"Run the prefix through the model first, with mutable=[{DECODE_CACHE!r}]."
+    return _read(layer, DECODE_CACHE, name, "decode state", advice)
 
 
 def cast_to_fprop_dtype(layer: "BaseLayer", value: Any) -> Any:
@@ -146,9 +129,12 @@ def name_hint(name: str, available: Iterable[str]) -> str:
     return f"It has {', '.join(map(repr, names)) or 'none'}.{question}"
 
 
-def _read(layer: "BaseLayer", collection: str, name: str) -> Any:
+def _read(layer: "BaseLayer", collection: str, name: str, kind: str, advice: str = "") -> Any:
     layer.ensure_setup()
     value = layer.scope_or_raise().get_variable(collection, name)
+    if value is None:
+        hint = name_hint(name, _names(layer, collection))
+        raise ValueError(f"{layer.path_text} has no {kind} {name!r}. {hint} {advice}".rstrip())
     return boxed.maybe_unbox_value(value)
 
 

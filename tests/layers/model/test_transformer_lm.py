@@ -68,7 +68,7 @@ def init(model, ids):
     args = (jax.random.PRNGKey(1), ids, jnp.zeros(ids.shape), labels_of(ids))
     shapes = jax.eval_shape(model.init, *args)
     rng = np.random.default_rng(2)
-    return jax.tree.map(lambda x: np.float32(0.4 * rng.standard_normal(x.shape)), shapes)
+    return jax.tree.map(lambda x: jnp.float32(0.4 * rng.standard_normal(x.shape)), shapes)
 
 
 def jitted(model, **options):
