@@ -108,6 +108,24 @@ class Regression(base_model.BaseModel):
         return scalars, {"error": error}
 
 
+class Sharded(Regression):
+    """The same model with a matrix that a mesh splits, its width not a multiple of the axis."""
+
+    def setup(self):
+        super().setup()
+        self.create_variable(
+            "m",
+            base_layer.WeightHParams(
+                [5, 3],
+                tensor_split_dims_mapping=("mdl", None),
+                mesh_shape=self.mesh_shape,
+            ),
+        )
+
+    def compute_predictions(self, input_batch):
+        return super().compute_predictions(input_batch) + (input_batch.x @ self.theta.m.T).sum(-1)
+
+
 @experiment_registry.register(tags=["toy"])
 class Toy(base_experiment.BaseExperiment):
     """Ten steps; saves at 4, evaluates at 5, summarizes at 2."""

@@ -115,16 +115,16 @@ def language_model(
 class StdlibLm(base_experiment.BaseExperiment):
     """A byte-level language model of Python's standard library, about 5 minutes on 2 cores."""
 
-    NUM_STEPS = 2000
+    NUM_STEPS = 1000
     LEARNING_RATE = 4e-3
     WARMUP_STEPS = 50
-    BATCH_SIZE = 16
+    BATCH_SIZE = 8
     ROW_LENGTH = 256
 
-    NUM_LAYERS = 4
-    MODEL_DIMS = 128
-    HIDDEN_DIMS = 384
-    NUM_HEADS = 4
+    NUM_LAYERS = 3
+    MODEL_DIMS = 192
+    HIDDEN_DIMS = 512
+    NUM_HEADS = 3
 
     def datasets(self) -> list[pax_fiddle.Config[base_input.BaseInput]]:
         train = TrainInput.config(

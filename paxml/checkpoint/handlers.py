@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -35,9 +36,19 @@ class StateRestore(ocp.args.PyTreeRestore):
 
 @runtime_checkable
 class SavesItself(Protocol):
-    """An input that writes its position into a file of its own."""
+    """An input that writes its position under a path."""
 
-    def save(self, checkpoint_path: epath.PathLike, /) -> Any: ...
+    def save(self, checkpoint_path: epath.Path, /) -> Any: ...
+
+
+@runtime_checkable
+class RestoresItself(Protocol):
+    """An input that reads its position from the path that it wrote it under."""
+
+    def restore(self, checkpoint_path: epath.Path, /) -> Any: ...
+
+
+_FILE_NAME = re.compile(r"process_\d+-of-(\d+)")
 
 
 def input_file_name() -> str:
@@ -59,25 +70,28 @@ class InputStateHandler(ocp.CheckpointHandler):
             args.item.save(path)
 
     def restore(self, directory: epath.Path, args: "InputStateRestore | None" = None) -> bytes:
-        """Returns the bytes that this process wrote.
+        """Returns the bytes that this process wrote; none if the input reads them itself.
 
         Raises:
           FileNotFoundError: if the checkpoint was written by another number of processes.
         """
-        del args
-        return self.find(directory).read_bytes()
+        path = self.find(directory)
+        if args is None or args.item is None:
+            return path.read_bytes()
+        args.item.restore(path)
+        return b""
 
     def find(self, directory: epath.Path) -> epath.Path:
-        """Returns the path of the file of this process.
+        """Returns the path of this process; an input may have added an ending to it.
 
         Raises:
           FileNotFoundError: if the checkpoint was written by another number of processes.
         """
         path = directory / input_file_name()
-        if path.exists():
+        names = [found.name for found in directory.iterdir()]
+        if any(name == path.name or name.startswith(f"{path.name}.") for name in names):
             return path
-        names = sorted(found.name for found in directory.iterdir() if "-of-" in found.name)
-        counts = sorted({int(name.rpartition("-of-")[2]) for name in names})
+        counts = sorted({int(match[1]) for name in names if (match := _FILE_NAME.match(name))})
         raise FileNotFoundError(
             f"{os.fspath(directory)} has no {path.name}: it was written by "
             f"{' or '.join(map(str, counts)) or 'no'} processes, this run has "
@@ -101,4 +115,10 @@ class InputStateSave(ocp.args.CheckpointArgs):
 @ocp.args.register_with_handler(InputStateHandler, for_restore=True)
 @dataclasses.dataclass
 class InputStateRestore(ocp.args.CheckpointArgs):
-    """Arguments of `InputStateHandler.restore`: none."""
+    """Arguments of `InputStateHandler.restore`.
+
+    Attributes:
+      item: An input whose `restore(path)` reads what its `save(path)` wrote; None for bytes.
+    """
+
+    item: RestoresItself | None = None

@@ -5,12 +5,18 @@ import itertools
 import json
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from paxml.checkpoint.metadata import METADATA_ITEM_NAME, metadata_path, restore_metadata
-from paxml.checkpoint.naming import SEPARATOR
+from paxml.checkpoint.metadata import (
+    METADATA_ITEM_NAME,
+    ArrayMetadata,
+    metadata_path,
+    restore_metadata,
+)
+from paxml.checkpoint.naming import SEPARATOR, leaf_name
 from paxml.checkpoint.paths import STATE_ITEM_NAME
 
 # Orbax's description of the tree; checkpoints of old versions have none.
@@ -110,3 +116,19 @@ def saved_arrays(directory: epath.Path) -> dict[str, SavedArray]:
             fields = json.loads(header.read_text())
             found[path.name] = SavedArray(tuple(fields["shape"]), jnp.dtype(fields["dtype"]))
     return found
+
+
+def unpadded_variables(directory: epath.Path) -> dict[str, SavedArray]:
+    """Returns the variables of a checkpoint by name, as they were before padding for a mesh.
+
+    Empty for a checkpoint so old that it does not say.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(
+        restore_metadata(directory).train_state_metadata,
+        is_leaf=lambda leaf: isinstance(leaf, ArrayMetadata),
+    )
+    return {
+        leaf_name(path): SavedArray(tuple(array.shape), jnp.dtype(array.dtype))
+        for path, leaf in leaves
+        if (array := leaf.unpadded_shape_dtype_struct) is not None
+    }

@@ -17,6 +17,7 @@ from paxml.checkpoint.handlers import (
     InputStateHandler,
     InputStateRestore,
     InputStateSave,
+    RestoresItself,
     SavesItself,
     StateHandler,
     StateRestore,
@@ -28,6 +29,7 @@ from paxml.checkpoint.health import (
     has_tree_file,
     saved_arrays,
     structure_problem,
+    unpadded_variables,
 )
 from paxml.checkpoint.kinds import CheckpointType
 from paxml.checkpoint.metadata import METADATA_ITEM_NAME, make_metadata
@@ -54,6 +56,7 @@ class Checkpointer:
 
     Attributes:
       directory: Where the checkpoints are.
+      read_only: Whether nothing is saved, created or removed.
 
     Example:
       checkpointer = Checkpointer("run/checkpoints", save_interval_steps=1000, max_to_keep=3)
@@ -88,7 +91,7 @@ class Checkpointer:
         self.directory = absolute_path(directory)
         self._steps = ReadableSteps(CheckpointType.GDA)
         self._saving: int | None = None
-        self._read_only = read_only
+        self.read_only = read_only
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_names=(STATE_ITEM_NAME, METADATA_ITEM_NAME, INPUT_ITEM_NAME),
@@ -98,7 +101,8 @@ class Checkpointer:
                 INPUT_ITEM_NAME: InputStateHandler(),
             },
             options=ocp.CheckpointManagerOptions(
-                save_interval_steps=save_interval_steps or 1,
+                # Orbax warns about an interval that it will not use.
+                save_interval_steps=0 if read_only else save_interval_steps or 1,
                 preservation_policy=preservation_policy(max_to_keep, keep_time_interval),
                 step_name_format=self._steps,
                 create=not read_only,
@@ -126,7 +130,7 @@ class Checkpointer:
 
     def should_save(self, step: int) -> bool:
         """Whether a checkpoint is due: the first one, at the interval, or at a preemption."""
-        return not self._read_only and self._manager.should_save(step)
+        return not self.read_only and self._manager.should_save(step)
 
     def save(
         self,
@@ -135,6 +139,7 @@ class Checkpointer:
         *,
         train_input: SavesItself | None = None,
         input_state: bytes | None = None,
+        unpadded_shapes: Any = None,
         force: bool = False,
     ) -> bool:
         """Writes a checkpoint if one is due.
@@ -147,6 +152,7 @@ class Checkpointer:
           train_state: Tree with `mdl_vars`, of arrays; masked leaves are skipped.
           train_input: An input whose `save(path)` writes its position.
           input_state: The position itself, instead.
+          unpadded_shapes: Shapes of the state before padding for the mesh; None if there is none.
           force: Saves although none is due; still not twice the same step.
 
         Returns:
@@ -158,14 +164,14 @@ class Checkpointer:
         """
         if train_input is not None and input_state is not None:
             raise ValueError("Give train_input or input_state, not both.")
-        if self._read_only:
+        if self.read_only:
             return False
         if not (force or self.should_save(step)) or self._manager.latest_step() == step:
             return False
         # An error of the previous save must not be taken for one of this.
         self.wait()
         self._set_aside_damaged(step)
-        shapes = jax.eval_shape(lambda tree: tree, train_state)
+        shapes = unpadded_shapes or jax.eval_shape(lambda tree: tree, train_state)
         metadata = make_metadata(
             train_state=train_state, train_state_unpadded_shape_dtype_struct=shapes
         )
@@ -181,13 +187,17 @@ class Checkpointer:
             lambda: self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         )
 
-    def restore(self, step: int, abstract_train_state: State) -> State:
+    def restore(
+        self, step: int, abstract_train_state: State, *, unpadded_shapes: Any = None
+    ) -> State:
         """Reads the checkpoint of a step.
 
         Args:
           step: Which one.
           abstract_train_state: The tree to fill, with leaves that have shape, dtype and sharding;
             no sharding means the default device. Masked leaves stay as they are.
+          unpadded_shapes: Shapes of the state before padding. With them, arrays may have been
+            padded for another mesh when they were saved.
 
         Returns:
           A tree like the abstract one.
@@ -200,12 +210,16 @@ class Checkpointer:
         """
         directory = self._checked_directory(step)
         wanted = naming.named_leaves(abstract_train_state)
-        check_fits(
+        padded = check_fits(
             os.fspath(directory),
             saved_arrays(directory),
-            {name: SavedArray(tuple(leaf.shape), leaf.dtype) for name, leaf in wanted.items()},
+            _described(wanted),
+            saved_unpadded=unpadded_variables(directory),
+            wanted_unpadded=_described(naming.named_leaves(unpadded_shapes)),
         )
-        arguments = naming.nest({name: _restore_args(leaf) for name, leaf in wanted.items()})
+        arguments = naming.nest(
+            {name: _restore_args(leaf, name not in padded) for name, leaf in wanted.items()}
+        )
         try:
             restored = self._manager.restore(
                 step,
@@ -228,11 +242,17 @@ class Checkpointer:
             lambda path, leaf: _take(restored, naming.leaf_name(path), leaf), abstract_train_state
         )
 
-    def restore_latest(self, abstract_train_state: State) -> tuple[int, State] | None:
+    def restore_latest(
+        self, abstract_train_state: State, *, unpadded_shapes: Any = None
+    ) -> tuple[int, State] | None:
         """Reads the newest checkpoint that can be read.
 
         A damaged one is skipped with a warning; with several processes it is an error, since the
         others may have read it.
+
+        Args:
+          abstract_train_state: As in `restore`.
+          unpadded_shapes: As in `restore`.
 
         Returns:
           Step and state, or None if there is no checkpoint.
@@ -242,7 +262,9 @@ class Checkpointer:
         """
         while (step := self.latest_step()) is not None:
             try:
-                return step, self.restore(step, abstract_train_state)
+                return step, self.restore(
+                    step, abstract_train_state, unpadded_shapes=unpadded_shapes
+                )
             except UnreadableCheckpointError:
                 if jax.process_count() > 1:
                     raise
@@ -254,20 +276,30 @@ class Checkpointer:
         Raises:
           FileNotFoundError: if it was saved by another number of processes.
         """
+        return self._restore_input(step, InputStateRestore())
+
+    def restore_input(self, step: int, train_input: RestoresItself) -> bool:
+        """Lets an input read the position that its own `save` wrote.
+
+        Returns:
+          False, with a warning, if none was saved.
+
+        Raises:
+          FileNotFoundError: if it was saved by another number of processes.
+        """
+        return self._restore_input(step, InputStateRestore(train_input)) is not None
+
+    def _restore_input(self, step: int, how: InputStateRestore) -> bytes | None:
         directory = self._checked_directory(step)
         if not (directory / INPUT_ITEM_NAME).exists():
             warnings.warn(
                 f"Checkpoint {directory} has no {INPUT_ITEM_NAME}: the input starts at its "
                 "beginning, and its first batches are seen again.",
-                stacklevel=2,
+                stacklevel=3,
             )
             return None
-        items = ocp.args.Composite(**{INPUT_ITEM_NAME: InputStateRestore()})
+        items = ocp.args.Composite(**{INPUT_ITEM_NAME: how})
         return self._manager.restore(step, args=items)[INPUT_ITEM_NAME]
-
-    def reached_preemption(self, step: int) -> bool:
-        """Whether the cluster has said that this job is about to be stopped."""
-        return self._manager.reached_preemption(step)
 
     def wait(self) -> None:
         """Blocks until the save in the background is complete.
@@ -308,7 +340,7 @@ class Checkpointer:
         self._manager.reload()
 
     def _set_aside_damaged(self, step: int) -> None:
-        path = self._steps.hidden(self.directory).get(step)
+        path = self._steps.hidden_path(self.directory, step)
         if path is not None and jax.process_index() == 0:
             target = set_aside(path)
             self._steps.problems.pop(os.fspath(path))
@@ -326,12 +358,20 @@ class Checkpointer:
             ) from error
 
 
-def _restore_args(leaf: Any) -> ocp.ArrayRestoreArgs:
+def _described(named: dict[str, Any]) -> dict[str, SavedArray]:
+    return {name: SavedArray(tuple(leaf.shape), leaf.dtype) for name, leaf in named.items()}
+
+
+def _restore_args(leaf: Any, same_shape: bool) -> ocp.ArrayRestoreArgs:
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return ocp.ArrayRestoreArgs(
-        restore_type=jax.Array, sharding=sharding, global_shape=tuple(leaf.shape), dtype=leaf.dtype
+        restore_type=jax.Array,
+        sharding=sharding,
+        global_shape=tuple(leaf.shape),
+        dtype=leaf.dtype,
+        strict=same_shape,  # if not, zeros at the end are cut off or added
     )
 
 

@@ -50,6 +50,16 @@ class ReadableSteps(PaxStepNameFormat):
         every = PaxStepNameFormat(self.checkpoint_type).find_all(base_path)
         return {m.step: m.path for m in every if m.path not in good}
 
+    def hidden_path(self, base_path: epath.PathLike, step: int) -> epath.Path | None:
+        """Returns the path of the checkpoint of a step if it is hidden; looks into no other."""
+        found = PaxStepNameFormat(self.checkpoint_type).find_metadata(base_path, step)
+        if found is None:
+            return None
+        path = os.fspath(found.path)
+        if path not in self.problems and (problem := structure_problem(found.path)):
+            self.problems[path] = problem
+        return found.path if path in self.problems else None
+
     def latest(self, base_path: epath.PathLike) -> int | None:
         """Returns the newest step whose files are all there, or None.
 

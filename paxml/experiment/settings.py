@@ -43,7 +43,8 @@ def _parsed(experiment: type, text: str) -> tuple[str, Any]:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         question = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"--set={text}: {experiment.__name__} has no setting {name!r}.{question} It has {known}."
+            f"--set={text}: {experiment.__name__} has no setting {name!r}.{question} "
+            f"It has {known}."
         )
     try:
         return name, ast.literal_eval(value)

@@ -19,6 +19,11 @@ USAGE = """usage: pax COMMAND ...
 `pax train --help` shows all flags.
 """
 
+NOTHING_REGISTERED = """No experiment is registered. Name the module that registers yours, as in
+  pax list --import my_package.experiments
+or train one by its full name, without registering it:
+  pax train --exp=my_package.experiments.MyExperiment --job_log_dir=DIR"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code."""
@@ -50,8 +55,13 @@ def list_experiments(arguments: Sequence[str]) -> int:
     load_entry_points()
     for module in options.modules:
         importlib.import_module(module)
-    for key in sorted(registry.get_all()):
-        tags = registry.get_registry_tags(key)
-        if options.tag is None or options.tag in tags:
-            print(f"{key}  [{', '.join(tags)}]" if tags else key)
+    found = sorted(registry.get_all())
+    tags = {key: registry.get_registry_tags(key) for key in found}
+    shown = [key for key in found if options.tag is None or options.tag in tags[key]]
+    for key in shown:
+        print(f"{key}  [{', '.join(tags[key])}]" if tags[key] else key)
+    if not found:
+        print(NOTHING_REGISTERED, file=sys.stderr)
+    elif not shown:
+        print(f"None of {len(found)} experiments has the tag {options.tag!r}.", file=sys.stderr)
     return 0

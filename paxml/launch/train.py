@@ -18,6 +18,7 @@ from paxml.task.settings import Train
 from paxml.task.single_task import SingleTask
 from paxml.task.unbuilt import refuse_unbuilt_settings
 from paxml.trainer.dtypes import forward_dtype
+from paxml.trainer.files import write_text
 from paxml.trainer.types import RunningMode
 from praxis import base_hyperparams, pax_fiddle
 
@@ -68,6 +69,7 @@ def train_and_evaluate(
       ValueError: for a wrong experiment, config or log directory.
       TrainingStopped: after SIGINT or SIGTERM, when a checkpoint is complete.
       InputExhaustedError: if the training data ends early; the last state is saved.
+      CheckpointMismatchError: if the newest checkpoint holds other arrays than the task wants.
     """
     del enforce_restore_shape_check, async_timeout_secs
     if tensorstore_use_ocdbt:
@@ -111,7 +113,7 @@ def train_and_evaluate(
         ),
         partitioner,
         provider,
-        partitioner.preprocess_input_config(train_input_p),
+        _with_checkpoints(partitioner.preprocess_input_config(train_input_p), task.train),
         train_program,
         _eval_programs(experiment_config, task, eval_on_test),
         _decode_programs(experiment_config, task, run_decode),
@@ -126,7 +128,8 @@ def write_experiment_class_vars_file(
     exp_cls: type, job_log_dir: epath.PathLike, filename_prefix: str = ""
 ) -> None:
     """Writes the class variables of an experiment to `experiment_cls_vars.txt`."""
-    _write(job_log_dir, f"{filename_prefix}experiment_cls_vars.txt", get_cls_vars_summary(exp_cls))
+    name = f"{filename_prefix}experiment_cls_vars.txt"
+    write_text(job_log_dir, name, get_cls_vars_summary(exp_cls))
 
 
 def write_hparams_file(
@@ -149,7 +152,7 @@ def write_hparams_file(
         kept = _free_name(old)
         old.rename(kept)
         logging.warning("The config differs from the last start, which is kept in %s.", kept)
-    _write(job_log_dir, name, text)
+    write_text(job_log_dir, name, text)
 
 
 def writable_directory(job_log_dir: epath.PathLike) -> epath.Path:
@@ -188,6 +191,13 @@ def _train_input(experiment: BaseExperiment) -> Any:
     return datasets[0]
 
 
+def _with_checkpoints(input_p: Any, train: Train) -> Any:
+    """The config of an input that is told whether its position is saved."""
+    if not train.enable_input_checkpointing:
+        return input_p
+    return input_p.clone().set(input_checkpointing_enabled=True)
+
+
 def _open_checkpoints(
     directory: epath.Path, train: Train, async_save: bool, saves: bool
 ) -> Checkpointer:
@@ -215,10 +225,3 @@ def _free_name(path: epath.Path) -> epath.Path:
     while (candidate := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
     return candidate
-
-
-def _write(job_log_dir: epath.PathLike, name: str, text: str) -> None:
-    if jax.process_index() == 0:
-        path = epath.Path(job_log_dir)
-        path.mkdir(parents=True, exist_ok=True)
-        (path / name).write_text(text)

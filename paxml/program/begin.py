@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 from absl import logging
-from etils import epath
 
 from paxml.checkpoint.manager import Checkpointer
 from paxml.partitioning.base import Partitioner
+from paxml.program.prefetch import saves_itself
 from paxml.task.single_task import SingleTask
 from paxml.train_states import TrainState, TrainStateProvenance
 from praxis import base_input
@@ -49,8 +49,11 @@ def begin(
       ValueError: if the restored state is not of the step that its checkpoint is named after.
     """
     restored = None
-    if checkpointer is not None and checkpointer.latest_step() is not None:
-        restored = checkpointer.restore_latest(partitioner.abstract_train_state())
+    if checkpointer is not None:
+        restored = checkpointer.restore_latest(
+            partitioner.abstract_train_state(),
+            unpadded_shapes=partitioner.get_train_state_metadata().unpadded_global_shapes,
+        )
     root_key, state, provenance = partitioner.initialize_prng_key_and_train_state(
         root_key, restored[1] if restored else None, None
     )
@@ -73,16 +76,17 @@ def restore_input(checkpointer: Checkpointer, step: int, train_input: base_input
     """Puts the input where it was at a step, if that was saved."""
     if step == 0:
         return
-    path = epath.Path(checkpointer.directory)
-    state = checkpointer.restore_input_state(step)
-    if state is None:
+    if saves_itself(train_input):
+        found = checkpointer.restore_input(step, train_input)
+    elif found := (state := checkpointer.restore_input_state(step)) is not None:
+        train_input.set_state(state)
+    if not found:
         logging.warning(
             "The position of input %s was not saved with step %d in %s: its first %d batches will "
             "be trained on again.",
-            *(train_input.name, step, path, step),
+            *(train_input.name, step, checkpointer.directory, step),
         )
         return
-    train_input.set_state(state)
     logging.info("Input %s continues after %d batches.", train_input.name, step)
 
 

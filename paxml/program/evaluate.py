@@ -90,18 +90,22 @@ class BaseEvalProgram(Program):
         """
         started = time.monotonic()
         losses, scalars, clu_metrics, outputs = [], [], {}, []
-        out = None
+        out = waiting = None
         for batch, texts in self._batches():
             _, out = self.eval_step(state, self._eval_key, batch, self._static_args)
             losses.append(out.loss)
             scalars.append(out.weighted_scalars)
             clu_metrics = merge_clu_metrics(clu_metrics, out.clu_metrics or {})
-            outputs.append({**_to_host(out.per_example_out), **texts})
-        if out is None:
+            # Copied one batch late: the devices have the next step by then.
+            if waiting is not None:
+                outputs.append(_to_host(*waiting))
+            waiting = (out.per_example_out, texts)
+        if out is None or waiting is None:
             raise ValueError(
                 f"Evaluation input {self.eval_input.name!r} gave no batch at step {step}. Check "
                 "that it has data and that a finite input sets reset_for_eval = True."
             )
+        outputs.append(_to_host(*waiting))
         loss = float(np.mean(jax.device_get(losses)))
         metrics = self._reduce(jax.device_get(scalars))
         self._summaries.process(
@@ -194,5 +198,5 @@ class SingleTaskEvalProgram(BaseEvalProgram):
         return get_input_partition_specs(self._partitioner.global_mesh.axis_names, inputs)
 
 
-def _to_host(tree: Any) -> dict[str, Any]:
-    return jax.device_get(dict(tree))
+def _to_host(per_example_out: Any, texts: dict[str, Any]) -> dict[str, Any]:
+    return {**jax.device_get(dict(per_example_out)), **texts}

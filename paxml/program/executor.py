@@ -18,6 +18,7 @@ from paxml.program.evaluate import BaseEvalProgram
 from paxml.program.stop import InputExhaustedError, StopRequest, TrainingStopped
 from paxml.program.train import BaseTrainProgram
 from paxml.summary import texts
+from paxml.summary.tables import num_parameters
 from paxml.task.single_task import SingleTask
 from paxml.trainer import files
 from paxml.trainer.init import get_train_input_specs_for_model_init
@@ -69,9 +70,12 @@ class DefaultExecutor(BaseExecutor):
                 train_input=train_input,
             )
             self._state, self._step = start.state, start.step
+            self._unpadded_shapes = metadata.unpadded_global_shapes
+            self._num_params = num_parameters(metadata.var_weight_hparams)
             self._open_programs(opened, partitioner, train_input, start, enable_summary_writer)
             if start.provenance is not None:
                 files.write_train_provenance_file(start.provenance, job_log_dir)
+            files.write_parameter_table_file(metadata.var_weight_hparams, job_log_dir)
             if self._step == 0:
                 self._write_texts(metadata.var_weight_hparams, start.provenance)
             self._opened = opened.pop_all()
@@ -173,7 +177,7 @@ class DefaultExecutor(BaseExecutor):
         values = {"train_steps_per_sec": float(output.steps_per_sec)}
         for prefix, group in metrics.items():
             values.update(early_stop.prefixed(prefix, group))
-        values["num_params"] = float(py_utils.total_num_vars(self._state.mdl_vars))
+        values["num_params"] = float(self._num_params)
         return self._early_stopping_fn(
             values,
             mode,
@@ -188,33 +192,38 @@ class DefaultExecutor(BaseExecutor):
         if checkpointer is None or not (force or checkpointer.should_save(self._step)):
             return
         wants_own_save = program.input_saves_itself and self._train.enable_input_checkpointing
-        train_input: Any = program.train_input if wants_own_save else None
         saved = checkpointer.save(
             self._step,
             self._state,
-            train_input=train_input,
+            train_input=program.train_input if wants_own_save else None,
             input_state=program.input_state,
+            unpadded_shapes=self._unpadded_shapes,
             force=force,
         )
         if saved:
             logging.info("Saving step %d to %s", self._step, checkpointer.directory)
 
-    def _stop(self, stop: StopRequest) -> NoReturn:
+    def _save_last(self) -> str | None:
+        """Saves the state and waits for it; returns where, or None if nothing is saved here."""
+        if self._checkpointer is None or self._checkpointer.read_only:
+            return None
         self._save(force=True)
-        where = "without a checkpoint"
-        if self._checkpointer is not None:
-            self._checkpointer.wait()
-            where = f"with a checkpoint in {self._checkpointer.directory}"
+        self._checkpointer.wait()
+        return str(self._checkpointer.directory)
+
+    def _stop(self, stop: StopRequest) -> NoReturn:
+        saved_in = self._save_last()
+        where = f"with a checkpoint in {saved_in}" if saved_in else "without a checkpoint"
         logging.warning("Stopped at step %d %s.", self._step, where)
         raise TrainingStopped(stop.exit_code(self._exit_on_demand), self._step)
 
     def _end_of_data(self, end: StopIteration) -> NoReturn:
-        self._save(force=True)
         source = self._train_program.train_input
+        saved = "is saved" if self._save_last() else "is not saved, since saving is off"
         raise InputExhaustedError(
             f"Training input {source.name!r} ended after step {self._step}, before "
             f"num_train_steps = {int(self._train.num_train_steps)}. The state of step {self._step} "
-            "is saved. Repeat the data, or lower num_train_steps."
+            f"{saved}. Repeat the data, or lower num_train_steps."
         ) from end
 
     def _collect_garbage(self, mode: RunningMode) -> None:
@@ -226,7 +235,7 @@ class DefaultExecutor(BaseExecutor):
         writer = self._train_program.text_writer
         texts.write_model_structure(writer, self._state)
         texts.write_parameter_table(writer, var_weight_hparams)
-        texts.write_total_num_params(writer, py_utils.total_num_vars(self._state.mdl_vars))
+        texts.write_total_num_params(writer, self._num_params)
         texts.write_global_batch_size(writer, self._train_program.train_unpadded_global_batch_size)
         if provenance is not None:
             texts.write_model_provenance(writer, provenance)

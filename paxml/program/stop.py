@@ -29,7 +29,10 @@ class TrainingStopped(SystemExit):
 
 
 class InputExhaustedError(RuntimeError):
-    """The training input ended before `num_train_steps`; the last state was saved."""
+    """The training input ended before `num_train_steps`.
+
+    The last state is saved, unless saving is off.
+    """
 
 
 class StopRequest:

@@ -255,7 +255,11 @@ class SummaryHandler:
 
     def _log(self, step: int, loss: Any, weighted_scalars: Any, speed: float | int | None) -> None:
         parts = [f"step {step}", f"loss {mean_of(loss):.6g}"]
-        parts += [f"{key} {weighted_mean([pair])[0]:.6g}" for key, pair in weighted_scalars.items()]
+        parts += [
+            f"{key} {weighted_mean([pair])[0]:.6g}"
+            for key, pair in weighted_scalars.items()
+            if key != "loss"
+        ]
         if speed is not None:
             parts.append(f"{speed:.3g} steps/s")
         logging.info("%s %s", self._name, ", ".join(parts))

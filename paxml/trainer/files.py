@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import jax
+from absl import logging
 from etils import epath
 
+from paxml.summary.tables import num_parameters, parameter_table
 from paxml.summary.texts import pretty_repr_provenance
 from paxml.train_states import TrainStateProvenance
 from paxml.trainer.types import TrainStateMetadata
@@ -26,31 +28,41 @@ def write_post_init_model_hparams_file(
     )
     to_text = base_hyperparams.nested_struct_to_text
     text = f"{to_text(configs)}\n{to_text(train_state_metadata.var_weight_hparams)}"
-    _write(job_log_dir, "post_init_model_params.txt", text)
+    write_text(job_log_dir, "post_init_model_params.txt", text)
 
 
 def write_train_provenance_file(
     train_state_provenance: TrainStateProvenance, job_log_dir: epath.PathLike | None
 ) -> None:
     """Writes where each first value came from; a file that exists stays as it is."""
-    if job_log_dir is None or jax.process_index() != 0:
-        return
     name = "train_state_provenance.txt"
-    if not (epath.Path(job_log_dir) / name).exists():
-        _write(job_log_dir, name, pretty_repr_provenance(vars(train_state_provenance)))
+    if job_log_dir is not None and not (epath.Path(job_log_dir) / name).exists():
+        write_text(job_log_dir, name, pretty_repr_provenance(vars(train_state_provenance)))
+
+
+def write_parameter_table_file(var_weight_hparams: Any, job_log_dir: epath.PathLike) -> None:
+    """Writes shape, dtype, number of elements, size and sharding of every variable, with totals.
+
+    A line in the log says how many parameters there are, and where the table is.
+    """
+    if jax.process_index() != 0:
+        return
+    path = write_text(job_log_dir, "parameters.txt", f"{parameter_table(var_weight_hparams)}\n")
+    logging.info("%s parameters, table in %s", f"{num_parameters(var_weight_hparams):,}", path)
 
 
 def write_input_specs(specs: Any, job_log_dir: epath.PathLike) -> None:
     """Writes shapes and dtypes of a batch as JSON."""
-    if jax.process_index() != 0:
-        return
     tree = jax.tree.map(
         lambda x: {"_array": {"shape": list(x.shape), "dtype": str(x.dtype)}}, dict(specs)
     )
-    _write(job_log_dir, "input_specs.json", json.dumps(tree, indent=1, sort_keys=True))
+    write_text(job_log_dir, "input_specs.json", json.dumps(tree, indent=1, sort_keys=True))
 
 
-def _write(job_log_dir: epath.PathLike, name: str, text: str) -> None:
+def write_text(job_log_dir: epath.PathLike, name: str, text: str) -> epath.Path:
+    """Writes a file in the log directory, in the first process only; returns its path."""
     path = epath.Path(job_log_dir) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return path

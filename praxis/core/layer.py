@@ -144,6 +144,15 @@ class BaseLayer(nn.Module):
 
     clone.nowrap = True  # pyright: ignore[reportFunctionMemberAccess]
 
+    @nn.nowrap
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if name.startswith("__"):
+                raise
+            raise AttributeError(reflection.no_attribute(self, name)) from error
+
     def setup(self) -> None:
         """Declares variables and children; runs once for each bound layer, at first use."""
         reflection.reflect_config(self)

@@ -1,6 +1,7 @@
 """Checks of a layer class and object, and the config that a built layer stands for."""
 
 import dataclasses
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -139,3 +140,17 @@ def root_name(root: Any) -> str | None:
     if root.scope is not None and root.scope.path:
         return vars(root).get("_root_name")
     return root.name
+
+
+def no_attribute(layer: Any, name: str) -> str:
+    """Returns the message for an attribute that a layer does not have."""
+    if layer.scope is None:
+        return (
+            f"{layer.path_text} has no attribute {name!r} outside of init and apply: children and "
+            "what setup assigns exist only there. Run the layer through `layer.init(key, ...)` or "
+            "`layer.apply(variables, ...)`."
+        )
+    near = difflib.get_close_matches(name, dir(type(layer)) + list(vars(layer)), n=1)
+    question = f" Did you mean {near[0]!r}?" if near else ""
+    children_text = ", ".join(layer.children) or "none"
+    return f"{layer.path_text} has no attribute {name!r}.{question} Its children: {children_text}."

@@ -46,7 +46,7 @@ def greedy_decode(
         extend_step_fn,
         transform_state_fn,
         None,
-        DefaultNextTokenSampler(top_k=1),  # pyright: ignore[reportCallIssue]  # has a default
+        DefaultNextTokenSampler(top_k=1),
         prefix_ids,
         prefix_paddings,
         seq_len,

@@ -419,7 +419,9 @@ class DefaultNextTokenSampler(BaseNextTokenSampler):
     global_normalize: bool = False
     top_k_recall_target: float = 1.0
     use_top_k_for_logprobs: bool = False
-    logits_sampler: BaseLogitsSampler = pax_fiddle.instance_field(DefaultCategoricalLogitsSampler)
+    logits_sampler: BaseLogitsSampler = pax_fiddle.instance_field(
+        default_factory=DefaultCategoricalLogitsSampler
+    )
 
     def __call__(
         self,

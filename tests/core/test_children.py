@@ -200,6 +200,21 @@ def test_wrong_children(kind, error, message):
         Wrong.config(name="net", kind=kind).Instantiate().init(KEY, jnp.ones(3))
 
 
+def test_child_outside_init_and_apply():
+    with pytest.raises(AttributeError, match=r"Nest 'nest' has no attribute 'made' outside.*apply"):
+        nest().Instantiate()(jnp.ones(3))
+    assert not hasattr(Scale(), "nothing")
+
+
+def test_misspelt_child():
+    class Misspells(Nest):
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.mede(x)
+
+    with pytest.raises(AttributeError, match=r"'net' has no attribute 'mede'.*mean 'made'.*row_0"):
+        Misspells.config(name="net").Instantiate().init(KEY, jnp.ones(3))
+
+
 @pytest.mark.parametrize("argument", [Scale.config(), "foo", None])
 def test_dtype_that_is_none_points_to_instantiate(argument):
     """Behaviour 40."""

@@ -235,9 +235,9 @@ def test_prefix_model_generates_after_its_prefix():
             variables,
             ids,
             jnp.zeros(ids.shape),
-            method=lambda model, x, p: model.lm(
-                x, p, causal_attention_mask=jnp.zeros(x.shape)
-            ).logits,
+            method=lambda model, x, p: (
+                model.lm(x, p, causal_attention_mask=jnp.zeros(x.shape)).logits
+            ),
         )
         assert result.output_ids[row, 0, length] == jnp.argmax(logits[0, -1])
 
@@ -345,10 +345,11 @@ def test_entropy_and_top_k_logprobs():
     model_config = sampler(k=0)
     model = pax_fiddle.build(model_config)
     ids = inputs.ids
-    log_probs = np.float64(
+    log_probs = np.asarray(
         model.apply(
             variables, ids, jnp.zeros(ids.shape), method=lambda m, x, p: m.lm(x, p).log_probs
-        )
+        ),
+        np.float64,
     )[0, -1]
     want = -(np.exp(log_probs) * log_probs).sum()
     np.testing.assert_allclose(result.entropy[0, 0, WIDTH], want, rtol=2e-5)
@@ -434,7 +435,9 @@ def test_decoder_of_a_wrong_type():
         decoder_tpl: Any = None
 
     lm = config().lm_tpl
-    model = pax_fiddle.build(pax_fiddle.Config(Untyped, name="model", lm_tpl=lm, decoder_tpl="beam"))
+    model = pax_fiddle.build(
+        pax_fiddle.Config(Untyped, name="model", lm_tpl=lm, decoder_tpl="beam")
+    )
     with pytest.raises(ValueError, match="'model': decoder_tpl is a str, expected a DecoderHPa"):
         model.apply({}, batch(), method=model.decode, mutable=[CACHE])
 
@@ -467,7 +470,7 @@ class Letters:
 def decoded(samples):
     ids = np.array([[[1, 2, 3, 4, 0], [1, 2, 9, 0, 0]], [[5, 6, 0, 0, 0], [5, 7, 7, 7, 7]]])
     lengths = np.array([[4, 3], [2, 5]])
-    out = NestedMap(
+    return NestedMap(
         output_ids=ids[:, :samples],
         decode_lengths=lengths[:, :samples],
         original_lengths=np.array([[3, 3], [1, 1]])[:, :samples],
@@ -476,7 +479,6 @@ def decoded(samples):
         logprobs=np.zeros([2, 2, 5])[:, :samples],
         ids=np.array([[1, 2, 8], [5, 0, 0]]),
     )
-    return out
 
 
 def test_process_decode_out():

@@ -1,6 +1,7 @@
 """TransformerLm: losses, and that decoding with caches gives what a whole call gives."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -130,9 +131,7 @@ def test_extend_step_equals_call(stack, positions):
     ids = random_ids()
     variables = init(model, ids)
     whole = jitted(model)(variables, ids, jnp.zeros(ids.shape)).logits
-    np.testing.assert_allclose(
-        step_by_step(model, variables, ids), whole, rtol=2e-5, atol=2e-5
-    )
+    np.testing.assert_allclose(step_by_step(model, variables, ids), whole, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("rotary", [False, True])
@@ -157,7 +156,8 @@ def test_extend_step_equals_call_for_packed_rows(rotary):
 
 
 @pytest.mark.parametrize(
-    ("stack", "rotary"), [("stacked", False), ("stacked", True), ("unrolled", True), ("scanned", True)]
+    ("stack", "rotary"),
+    [("stacked", False), ("stacked", True), ("unrolled", True), ("scanned", True)],
 )
 def test_steps_after_prefixes_of_unequal_lengths_equal_a_call_for_each_row(stack, rotary):
     config = lm_config(STACKS[stack]())
@@ -224,7 +224,7 @@ def test_loss_is_the_cross_entropy_of_the_labels():
     entropy = -(np.exp(log_probs) * log_probs).sum(-1).mean()
 
     outputs = jitted(model)(variables, ids, jnp.zeros(ids.shape), labels)
-    close = {"rtol": 2e-5, "atol": 2e-5}
+    close: dict[str, Any] = {"rtol": 2e-5, "atol": 2e-5}
     np.testing.assert_allclose(outputs.per_token_xent, xent * weights, **close)
     np.testing.assert_allclose(outputs.per_sequence_xent, (xent * weights).sum(1), **close)
     average = (xent * weights).sum() / weights.sum()
@@ -325,13 +325,13 @@ def test_bidirectional_model_cannot_decode():
     model = pax_fiddle.build(lm_config(model_type=LanguageModelType.BIDIRECTIONAL))
     ids = random_ids()
     variables = init(model, ids)
-    with pytest.raises(ValueError, match="extend_step adds tokens at the end, .*'bidirectional'"):
+    with pytest.raises(ValueError, match=r"extend_step adds tokens at the end, .*'bidirectional'"):
         model.apply(variables, ids[:, 0], method=model.extend_step)
 
 
 # ---- sharding -----------------------------------------------------------------------------------
 
-V1 = {
+V1: dict[str, Any] = {
     "replica_axis": "replica",
     "data_axis": "data",
     "mdl_axis": "mdl",
@@ -389,9 +389,10 @@ def test_sharding_of_tables_is_in_the_order_they_are_stored(softmax, want):
 
 
 def test_sharding_with_a_sequence_axis():
+    with_seq: dict[str, Any] = V1 | {"mesh_axis_names": ["replica", "data", "seq", "mdl"]}
     config = TransformerLm.set_sharding_params_v1(
         lm_config(),
-        **V1 | {"mesh_axis_names": ["replica", "data", "seq", "mdl"]},
+        **with_seq,
         seq_axis="seq",
         training_optimized=True,
     )
@@ -427,7 +428,7 @@ def test_experts_have_no_sharding_yet():
     config.stacked_transformer_tpl.moe_layer_tpl = pax_fiddle.Config(
         transformers.TransformerFeedForward
     )
-    with pytest.raises(NotImplementedError, match="StackedTransformer.moe_layer_tpl is set"):
+    with pytest.raises(NotImplementedError, match=r"StackedTransformer\.moe_layer_tpl is set"):
         TransformerLm.set_sharding_params_v1(config, **V1, training_optimized=True)
 
 

@@ -341,6 +341,33 @@ def test_directory_without_checkpoints(tmp_path):
     checkpointer.close()
 
 
+def test_arrays_padded_for_another_mesh_are_restored(tmp_path):
+    """Behaviour 108: 5 rows are stored as 6 for one mesh, and as 8 for another."""
+
+    def state(rows, dtype=jnp.float32):
+        w = jnp.arange(2.0 * rows).reshape(rows, 2).at[5:].set(0).astype(dtype)
+        return TrainState(jnp.uint32(4), {"params": {"w": w}}, [Moments(jnp.int32(4), {"w": w})])
+
+    checkpointer = open_in(tmp_path)
+    checkpointer.save(4, state(6), unpadded_shapes=jax.eval_shape(lambda: state(5)))
+    checkpointer.wait()
+    metadata = json.loads((directory(tmp_path, 4) / "metadata" / "metadata").read_text())
+    described = metadata["train_state_metadata"]["mdl_vars"]["params"]["w"]
+    assert described["unpadded_shape"] == [5, 2]
+    for rows in (5, 6, 8):
+        restored = checkpointer.restore(4, abstract(state(rows)), unpadded_shapes=state(5))
+        assert_same(restored, state(rows))
+    for wanted, unpadded in (
+        (state(5), None),
+        (state(4), state(4)),
+        (state(6), state(6)),
+        (state(8, jnp.bfloat16), state(5, jnp.bfloat16)),
+    ):
+        with pytest.raises(CheckpointMismatchError, match=r"mdl_vars\.params\.w"):
+            checkpointer.restore(4, abstract(wanted), unpadded_shapes=unpadded)
+    checkpointer.close()
+
+
 def test_another_model_is_refused_with_a_list_by_path(tmp_path):
     """Behaviours 89 and 90: before any array is read."""
     written(tmp_path)

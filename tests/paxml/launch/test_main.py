@@ -12,11 +12,17 @@ from absl import app, flags
 from absl.testing import flagsaver
 
 from paxml import cli, main, train
+from paxml.experiment import registry
 from paxml.launch import main as launch
 from paxml.launch.train import writable_directory
 
 ROOT = pathlib.Path(train.__file__).parents[1]
 TESTS = pathlib.Path(toy_experiment.__file__).parent
+
+
+class Untouched(toy_experiment.Toy):
+    def task(self):
+        raise AssertionError("The directory is checked first.")
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +53,7 @@ def test_a_run_from_the_command_line_without_tensorflow(tmp_path):
         "summaries",
         "experiment_cls_vars.txt",
         "model_params.txt",
+        "parameters.txt",
         "post_init_model_params.txt",
         "train_state_provenance.txt",
     }
@@ -94,6 +101,8 @@ def test_a_log_directory_that_cannot_be_written_is_named_at_once(tmp_path):
     blocked.write_text("")
     with pytest.raises(ValueError, match=r"Cannot write to job_log_dir '.*file/run'"):
         writable_directory(blocked / "run")
+    with pytest.raises(ValueError, match=r"Cannot write to job_log_dir '.*file/run'"):
+        train.train_and_evaluate(Untouched(), blocked / "run")
 
 
 def test_a_changed_config_keeps_the_one_before(tmp_path, caplog):
@@ -117,7 +126,18 @@ def test_list_shows_names_and_tags(capsys):
     assert cli.main(["list", "--import", "toy_experiment", "--tag", "toy"]) == 0
     assert capsys.readouterr().out == "toy_experiment.Toy  [toy]\n"
     assert cli.main(["list", "--import", "toy_experiment", "--tag", "none"]) == 0
-    assert capsys.readouterr().out == ""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "experiments has the tag 'none'" in captured.err
+
+
+def test_list_without_experiments_says_how_to_name_one(monkeypatch, capsys):
+    monkeypatch.setattr(registry, "REGISTRY", registry.Registry())
+    assert cli.main(["list"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "No experiment is registered" in captured.err
+    assert "pax list --import my_package.experiments" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -10,27 +10,9 @@ import toy_experiment
 from jax.sharding import PartitionSpec
 
 from paxml import partitioning, trainer_lib
-from praxis import base_layer, pax_fiddle, py_utils
+from praxis import pax_fiddle, py_utils
 
 RunningMode = trainer_lib.RunningMode
-
-
-class Sharded(toy_experiment.Regression):
-    """The same model with a matrix that a mesh splits, its width not a multiple of the axis."""
-
-    def setup(self):
-        super().setup()
-        self.create_variable(
-            "m",
-            base_layer.WeightHParams(
-                [5, 3],
-                tensor_split_dims_mapping=("mdl", None),
-                mesh_shape=self.mesh_shape,
-            ),
-        )
-
-    def compute_predictions(self, input_batch):
-        return super().compute_predictions(input_batch) + (input_batch.x @ self.theta.m.T).sum(-1)
 
 
 def batch_of(rows, number=0):
@@ -90,6 +72,23 @@ def test_eight_devices_equal_one_running_mean_included(mesh):
     )
 
 
+def test_a_step_is_traced_once_and_its_state_stays_where_it_is():
+    """Behaviour 110."""
+    traces = []
+
+    class Counted(toy_experiment.Sharded):
+        def compute_predictions(self, input_batch):
+            traces.append(input_batch.x.shape)
+            return super().compute_predictions(input_batch)
+
+    partitioner, root, state = prepare(mesh=[1, 4, 2], model=Counted)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    traces.clear()
+    _, state = steps(partitioner, root, state, count=3)
+    assert traces == [(8, toy_experiment.FEATURES)]
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == shardings
+
+
 def test_first_weights_do_not_depend_on_the_mesh():
     _, _, many = prepare(mesh=[1, 4, 2])
     _, _, one = prepare(devices=one_device())
@@ -97,7 +96,7 @@ def test_first_weights_do_not_depend_on_the_mesh():
 
 
 def test_a_dimension_that_does_not_divide_is_stored_padded():
-    partitioner, root, state = prepare(mesh=[1, 4, 2], model=Sharded)
+    partitioner, root, state = prepare(mesh=[1, 4, 2], model=toy_experiment.Sharded)
     metadata = partitioner.get_train_state_metadata()
     assert metadata.partition_specs.mdl_vars["params"]["m"] == PartitionSpec("mdl", None)
     assert metadata.unpadded_global_shapes.mdl_vars["params"]["m"].shape == (5, 3)
@@ -107,7 +106,7 @@ def test_a_dimension_that_does_not_divide_is_stored_padded():
     assert all(leaf.sharding.spec == PartitionSpec("mdl", None) for leaf in moments)
 
     losses, last = steps(partitioner, root, state)
-    single, single_root, first = prepare(devices=one_device(), model=Sharded)
+    single, single_root, first = prepare(devices=one_device(), model=toy_experiment.Sharded)
     expected, _ = steps(single, single_root, first)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert last.mdl_vars["params"]["m"].sharding.spec == PartitionSpec("mdl", None)

@@ -5,11 +5,21 @@ import gc
 import pytest
 import toy_experiment
 
-from paxml import programs, train, trainer_lib
+from paxml import executors, programs, train, trainer_lib
 from paxml.summary.events import read_scalars
 from praxis import pax_fiddle
 
 RunningMode = trainer_lib.RunningMode
+
+
+class Sum:
+    """A metric object."""
+
+    def merge(self, other):
+        return self
+
+    def compute(self):
+        return 1.0
 
 
 def checkpoints_of(directory):
@@ -104,6 +114,38 @@ def test_nothing_is_saved_when_saving_is_off(tmp_path):
     )
     assert list((tmp_path / "checkpoints").iterdir()) == []
     assert sorted(read_scalars(tmp_path / "summaries" / "train", "loss")) == [2]
+
+
+def test_a_run_of_one_batch_calls_back_and_says_that_nothing_was_saved(tmp_path):
+    seen = []
+    with pytest.raises(
+        executors.InputExhaustedError, match="step 1 is not saved, since saving is off"
+    ):
+        train.train_and_evaluate(
+            toy_experiment.variant(NUM_BATCHES=1),
+            tmp_path,
+            False,
+            False,
+            enable_checkpoint_saving=False,
+            train_first_result_callback_fn=seen.append,
+        )
+    assert len(seen) == 1
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_metrics_that_change_between_batches_are_named(tmp_path):
+    class Changing(programs.SingleTaskEvalProgram):
+        def eval_step(self, state, prng_key, inputs, static_args):
+            _, out = super().eval_step(state, prng_key, inputs, static_args)
+            self.names = {"first"} if not hasattr(self, "names") else {"second"}
+            return None, out.replace(clu_metrics=dict.fromkeys(self.names, Sum()))
+
+    class Experiment(toy_experiment.Toy):
+        def eval_programs(self):
+            return [Changing(dataset) for dataset in self.eval_datasets()]
+
+    with pytest.raises(ValueError, match="other names: first, second are only in one"):
+        train.train_and_evaluate(Experiment(), tmp_path, False, True)
 
 
 @pytest.mark.parametrize(

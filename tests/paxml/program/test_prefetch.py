@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import toy_experiment
 
+from paxml.program import prefetch
 from paxml.program.prefetch import TrainBatches
 
 
@@ -77,6 +78,51 @@ def test_closing_ends_the_thread():
     next(batches)
     batches.close()
     assert threading.active_count() == before
+
+
+def test_a_thread_that_is_told_to_exit_does_not_leave_the_trainer_waiting():
+    class Exits(toy_experiment.CountingInput):
+        def get_next(self):
+            raise SystemExit("no licence")
+
+    batches = TrainBatches(make_input(Exits), lambda batch: batch)
+    with pytest.raises(SystemExit, match="no licence"):
+        next(batches)
+    batches.close()
+
+
+def test_closing_waits_for_a_batch_under_way():
+    started, finished = threading.Event(), threading.Event()
+
+    class Slow(toy_experiment.CountingInput):
+        def get_next(self):
+            started.set()
+            time.sleep(0.3)
+            finished.set()
+            return super().get_next()
+
+    batches = TrainBatches(make_input(Slow), lambda batch: batch)
+    started.wait(5)
+    batches.close()
+    assert finished.is_set()
+
+
+def test_closing_leaves_behind_an_input_that_never_answers(monkeypatch, caplog):
+    monkeypatch.setattr(prefetch, "CLOSE_SECS", 0.2)
+    started, goes_on = threading.Event(), threading.Event()
+
+    class Stuck(toy_experiment.CountingInput):
+        def get_next(self):
+            started.set()
+            goes_on.wait(5)
+            return super().get_next()
+
+    batches = TrainBatches(make_input(Stuck), lambda batch: batch)
+    started.wait(5)
+    batches.close()
+    assert not goes_on.is_set()
+    assert "input train has been fetching a batch for 0.2 s and is left behind" in caplog.text
+    goes_on.set()
 
 
 def test_an_input_that_saves_itself_is_not_read_ahead():

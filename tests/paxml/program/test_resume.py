@@ -12,7 +12,9 @@ import pytest
 import toy_experiment
 
 from paxml import executors, partitioning, programs, train
+from paxml.checkpoint.compare import CheckpointMismatchError
 from paxml.summary.events import read_scalars
+from praxis import base_layer
 
 TESTS = pathlib.Path(toy_experiment.__file__).parent
 STEPS = range(1, 11)
@@ -161,6 +163,98 @@ def test_an_input_without_position_warns_how_many_batches_come_again(tmp_path, c
     assert sorted(losses_of(tmp_path)) == [1, 2, 3, 4, 5, 6]
 
 
+class OwnFiles(toy_experiment.CountingInput):
+    """Writes its position beside the path that it is given, as tf.data does."""
+
+    def save(self, checkpoint_path):
+        assert self.input_checkpointing_enabled
+        checkpoint_path.with_name(f"{checkpoint_path.name}.index").write_text(str(self._taken))
+
+    def restore(self, checkpoint_path):
+        path = checkpoint_path.with_name(f"{checkpoint_path.name}.index")
+        self._taken = int(path.read_text())
+
+    def _get_state_internal(self):
+        raise NotImplementedError
+
+
+def test_an_input_that_saves_itself_goes_on_where_it_was(whole_run, tmp_path):
+    class Own(EveryStep):
+        INPUT = OwnFiles
+
+        def task(self):
+            task = super().task()
+            task.train.enable_input_checkpointing = True
+            return task
+
+    train.train_and_evaluate(Own(), tmp_path, False, False, override_num_train_steps=4)
+    train.train_and_evaluate(Own(), tmp_path, False, False)
+    assert losses_of(tmp_path) == losses_of(whole_run)
+    assert weights_of(tmp_path) == weights_of(whole_run)
+
+
+class StopsInEval(programs.SingleTaskEvalProgram):
+    """Is stopped by a signal on the second batch of the evaluation at step 6."""
+
+    kinds: list[signal.Signals]
+
+    def eval_step(self, state, prng_key, inputs, static_args):
+        self.batches = getattr(self, "batches", 0) + 1
+        if int(state.step) == 6 and self.batches % 2 == 0:
+            for kind in self.kinds:
+                os.kill(os.getpid(), kind)
+        return super().eval_step(state, prng_key, inputs, static_args)
+
+
+@pytest.mark.slow
+def test_a_run_stopped_in_the_middle_of_an_evaluation_goes_on(whole_run, tmp_path):
+    def run(*kinds):
+        class Stopped(EveryStep):
+            def eval_programs(self):
+                made = [StopsInEval(dataset) for dataset in self.eval_datasets()]
+                made[0].kinds = list(kinds)
+                return made
+
+        train.train_and_evaluate(Stopped(), tmp_path, False, True)
+
+    def evaluated():
+        return sorted(read_scalars(tmp_path / "summaries" / "eval_test_test", "loss"))
+
+    with pytest.raises(KeyboardInterrupt):  # at once: the evaluation is lost
+        run(signal.SIGINT, signal.SIGINT)
+    assert (checkpoints_of(tmp_path), evaluated()) == ([0, 4], [2, 4])
+    with pytest.raises(executors.TrainingStopped):  # the evaluation is finished first
+        run(signal.SIGTERM)
+    assert (checkpoints_of(tmp_path), evaluated()) == ([0, 4, 6], [2, 4, 6])
+    run()
+    assert evaluated() == [2, 4, 6, 8, 10]
+    assert losses_of(tmp_path) == losses_of(whole_run)
+    assert weights_of(tmp_path) == weights_of(whole_run)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole_run, tmp_path):
+    train.train_and_evaluate(EveryStep(), tmp_path, False, False, override_num_train_steps=6)
+    damaged = tmp_path / "checkpoints" / "checkpoint_00000006"
+    (damaged / "metadata" / "metadata").write_text("{")
+    with pytest.warns(UserWarning, match=f"{damaged} is skipped: .*; using step 4"):
+        train.train_and_evaluate(EveryStep(), tmp_path, False, False)
+    assert checkpoints_of(tmp_path) == [0, 4, 6, 8, 10]
+    assert losses_of(tmp_path) == losses_of(whole_run)
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_the_names_of_its_arrays(tmp_path):
+    class Wider(toy_experiment.Regression):
+        def setup(self):
+            super().setup()
+            self.create_variable("more", base_layer.WeightHParams([2]))
+
+    train.train_and_evaluate(EveryStep(), tmp_path, False, False, override_num_train_steps=0)
+    with pytest.raises(
+        CheckpointMismatchError, match=r"(?s)checkpoint_00000000.*params\.more.*\[2\]"
+    ):
+        train.train_and_evaluate(type("Other", (EveryStep,), {"MODEL": Wider})(), tmp_path)
+
+
 def test_an_input_without_position_is_refused_when_one_is_asked_for(tmp_path):
     class Asked(toy_experiment.Toy):
         INPUT = toy_experiment.StatelessInput
@@ -193,4 +287,32 @@ def test_a_run_of_eight_devices_goes_on_on_one(whole_run, tmp_path):
     resumed, expected = losses_of(tmp_path), losses_of(whole_run)
     np.testing.assert_allclose(
         [resumed[step] for step in STEPS], [expected[step] for step in STEPS], rtol=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_arrays_padded_for_a_mesh_go_on_without_it(tmp_path):
+    """Behaviour 108: 5 rows, stored as 6 where two devices share them."""
+
+    class Uneven(EveryStep):
+        MODEL = toy_experiment.Sharded
+        MESH = (1, 4, 2)
+        EVAL = 0
+
+    class OneDevice(Uneven):
+        MESH = (1, 1, 1)
+
+        def partitioner(self):
+            devices = np.array(jax.devices()[:1]).reshape(self.MESH)
+            return partitioning.JitPartitioner(device_mesh=devices)
+
+    train.train_and_evaluate(OneDevice(), tmp_path / "one", False, False)
+    split = tmp_path / "split"
+    train.train_and_evaluate(Uneven(), split, False, False, override_num_train_steps=3)
+    assert "15" in (split / "parameters.txt").read_text().split()
+    train.train_and_evaluate(OneDevice(), split, False, False, override_num_train_steps=6)
+    train.train_and_evaluate(Uneven(), split, False, False)
+    got, expected = losses_of(split), losses_of(tmp_path / "one")
+    np.testing.assert_allclose(
+        [got[step] for step in STEPS], [expected[step] for step in STEPS], rtol=1e-5
     )

@@ -77,14 +77,32 @@ def test_text_files_name_the_settings_and_the_variables(run_dir):
     assert 'mdl_vars/params/w: "random_init"' in provenance
 
 
+def test_the_parameter_table_counts_every_variable(run_dir):
+    lines = (run_dir / "parameters.txt").read_text().splitlines()
+    assert lines[0].split()[:5] == ["variable", "shape", "dtype", "count", "size"]
+    assert any(line.split()[:4] == ["params/w", "3", "float32", "3"] for line in lines)
+    assert lines[-1].split()[:5] == ["3", "variables", "7", "28", "B"]
+
+
+def test_the_last_step_is_evaluated_and_not_saved_twice(tmp_path):
+    """Behaviours 2 and 8."""
+    train.train_and_evaluate(toy_experiment.variant(STEPS=8), tmp_path, False, True)
+    assert steps_in(tmp_path / "checkpoints") == [0, 4, 8]
+    assert sorted(read_scalars(tmp_path / "summaries" / "eval_test_test", "loss")) == [5, 8]
+    assert sorted(read_scalars(tmp_path / "summaries" / "eval_train", "loss")) == [5]
+
+
 def test_a_finished_run_started_again_does_nothing(run_dir, caplog):
     before = sorted((run_dir / "checkpoints").rglob("*"))
     written = read_scalars(run_dir / "summaries" / "train", "loss")
+    (run_dir / "parameters.txt").unlink()
     with caplog.at_level("INFO"):
         train.train_and_evaluate(toy_experiment.Toy(), run_dir, False, True)
     assert sorted((run_dir / "checkpoints").rglob("*")) == before
     assert read_scalars(run_dir / "summaries" / "train", "loss") == written
     assert f"Restored step 10 from {run_dir / 'checkpoints'}" in caplog.text
+    assert caplog.text.count(f"7 parameters, table in {run_dir / 'parameters.txt'}") == 1
+    assert (run_dir / "parameters.txt").exists()
 
 
 def test_zero_steps_give_one_checkpoint_and_no_evaluation_input_is_opened(tmp_path):
