@@ -62,10 +62,6 @@ class ByteLanguageModel(models.LanguageModel):
         metrics["bits_per_byte"] = (xent / math.log(2), weight)
         return metrics, per_example
 
-    def ids_to_strings(self, ids: Any, lengths: Any) -> list[str]:
-        """Returns the text of each row's first `length` bytes."""
-        return [bytes(row[:n].tolist()).decode("utf-8", "replace") for row, n in zip(ids, lengths)]
-
 
 def language_model(
     num_layers: int, model_dims: int, hidden_dims: int, num_heads: int

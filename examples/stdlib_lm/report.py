@@ -31,9 +31,7 @@ def report(job_log_dir: pathlib.Path, steps: int | None, prompt: str) -> dict[st
       `step`, `eval_bits_per_byte`, `gzip_bits_per_byte`, `xz_bits_per_byte`, `log_dir`.
     """
     _, held_out = data.load()
-    curve = read_scalars(
-        job_log_dir / "summaries" / "eval_test_held_out", "Metrics/bits_per_byte"
-    )
+    curve = read_scalars(job_log_dir / "summaries" / "eval_test_held_out", "Metrics/bits_per_byte")
     step, bits = max(curve.items())
     rivals = {
         name: 8 * held_out.compressed_bytes(compress) / held_out.num_bytes

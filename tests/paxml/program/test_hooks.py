@@ -1,5 +1,6 @@
 """Early stopping, own programs, and errors of evaluation (behaviours 15-19, 46, 47, 58, 61, 94)."""
 
+import dataclasses
 import gc
 
 import pytest
@@ -138,7 +139,7 @@ def test_metrics_that_change_between_batches_are_named(tmp_path):
         def eval_step(self, state, prng_key, inputs, static_args):
             _, out = super().eval_step(state, prng_key, inputs, static_args)
             self.names = {"first"} if not hasattr(self, "names") else {"second"}
-            return None, out.replace(clu_metrics=dict.fromkeys(self.names, Sum()))
+            return None, dataclasses.replace(out, clu_metrics=dict.fromkeys(self.names, Sum()))
 
     class Experiment(toy_experiment.Toy):
         def eval_programs(self):

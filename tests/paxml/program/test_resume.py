@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on_bit_for_bit(whole_run, tmp_path, caplog):
     assert child.returncode == -signal.SIGKILL
     assert checkpoints_of(tmp_path) == [0, 4]
 
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         train.train_and_evaluate(EveryStep(), tmp_path, False, False)
     assert f"Restored step 4 from {tmp_path / 'checkpoints'}" in caplog.text
     resumed, expected = losses_of(tmp_path), losses_of(whole_run)
@@ -168,11 +168,10 @@ class OwnFiles(toy_experiment.CountingInput):
 
     def save(self, checkpoint_path):
         assert self.input_checkpointing_enabled
-        checkpoint_path.with_name(f"{checkpoint_path.name}.index").write_text(str(self._taken))
+        pathlib.Path(f"{checkpoint_path}.index").write_text(str(self._taken))
 
     def restore(self, checkpoint_path):
-        path = checkpoint_path.with_name(f"{checkpoint_path.name}.index")
-        self._taken = int(path.read_text())
+        self._taken = int(pathlib.Path(f"{checkpoint_path}.index").read_text())
 
     def _get_state_internal(self):
         raise NotImplementedError

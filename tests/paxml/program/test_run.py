@@ -96,7 +96,7 @@ def test_a_finished_run_started_again_does_nothing(run_dir, caplog):
     before = sorted((run_dir / "checkpoints").rglob("*"))
     written = read_scalars(run_dir / "summaries" / "train", "loss")
     (run_dir / "parameters.txt").unlink()
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         train.train_and_evaluate(toy_experiment.Toy(), run_dir, False, True)
     assert sorted((run_dir / "checkpoints").rglob("*")) == before
     assert read_scalars(run_dir / "summaries" / "train", "loss") == written

@@ -15,7 +15,7 @@ VARIABLES = {
 
 
 def test_the_parameter_table_says_how_each_variable_is_split(tmp_path, caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         files.write_parameter_table_file(VARIABLES, tmp_path)
     text = (tmp_path / "parameters.txt").read_text()
     assert text.endswith("\n")
@@ -26,7 +26,7 @@ def test_the_parameter_table_says_how_each_variable_is_split(tmp_path, caplog):
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         files.write_parameter_table_file(VARIABLES, tmp_path)
         files.write_text(tmp_path / "new", "x.txt", "x")
     assert list(tmp_path.iterdir()) == []
