@@ -117,6 +117,10 @@ class Checkpointer:
         """Returns the steps of the complete checkpoints on disk, in order."""
         return self._steps.good_steps(self.directory)
 
+    def damaged_steps(self) -> list[int]:
+        """Returns the steps whose checkpoints were found incomplete or damaged, in order."""
+        return sorted(self._steps.hidden(self.directory))
+
     def latest_step(self) -> int | None:
         """Returns the newest step whose checkpoint is complete, or None.
 

@@ -7,6 +7,7 @@ import jax
 from absl import logging
 
 from paxml.checkpoint.manager import Checkpointer
+from paxml.checkpoint.steps import UnreadableCheckpointError
 from paxml.partitioning.base import Partitioner
 from paxml.program.prefetch import saves_itself
 from paxml.task.single_task import SingleTask
@@ -46,6 +47,7 @@ def begin(
     """Restores the newest checkpoint and the input's position, or makes a new state.
 
     Raises:
+      UnreadableCheckpointError: if there are checkpoints and none can be read.
       ValueError: if the restored state is not of the step that its checkpoint is named after.
     """
     restored = None
@@ -54,6 +56,13 @@ def begin(
             partitioner.abstract_train_state(),
             unpadded_shapes=partitioner.get_train_state_metadata().unpadded_global_shapes,
         )
+        if restored is None and (damaged := checkpointer.damaged_steps()):
+            raise UnreadableCheckpointError(
+                f"No checkpoint in {checkpointer.directory} can be read, but there are those of "
+                f"steps {damaged}; the warnings above say what is wrong with each. Training does "
+                "not start over beside them: repair them, move them away, or give another "
+                "job_log_dir."
+            )
     root_key, state, provenance = partitioner.initialize_prng_key_and_train_state(
         root_key, restored[1] if restored else None, None
     )

@@ -13,6 +13,7 @@ import toy_experiment
 
 from paxml import executors, partitioning, programs, train
 from paxml.checkpoint.compare import CheckpointMismatchError
+from paxml.checkpoint.steps import UnreadableCheckpointError
 from paxml.summary.events import read_scalars
 from praxis import base_layer
 
@@ -239,6 +240,18 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole_run, tmp
         train.train_and_evaluate(EveryStep(), tmp_path, False, False)
     assert checkpoints_of(tmp_path) == [0, 4, 6, 8, 10]
     assert losses_of(tmp_path) == losses_of(whole_run)
+
+
+def test_training_does_not_start_over_beside_damaged_checkpoints(tmp_path):
+    train.train_and_evaluate(EveryStep(), tmp_path, False, False, override_num_train_steps=0)
+    only = tmp_path / "checkpoints" / "checkpoint_00000000"
+    (only / "metadata" / "metadata").write_text("{")
+    with (
+        pytest.warns(UserWarning, match="is skipped"),
+        pytest.raises(UnreadableCheckpointError, match=r"of steps \[0\].*another job_log_dir"),
+    ):
+        train.train_and_evaluate(EveryStep(), tmp_path, False, False)
+    assert (only / "metadata" / "metadata").read_text() == "{"
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_the_names_of_its_arrays(tmp_path):
