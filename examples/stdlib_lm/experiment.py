@@ -169,13 +169,14 @@ class StdlibLm(base_experiment.BaseExperiment):
         )
         task = tasks_lib.SingleTask.config(name="stdlib_lm", model=model)
         # A short run is evaluated at its end only: it would spend its time on nothing else.
-        every = self.NUM_STEPS // 4 if self.NUM_STEPS >= 400 else self.NUM_STEPS
+        every = self.NUM_STEPS // 2 if self.NUM_STEPS >= 400 else self.NUM_STEPS
         task.train.set(
             learner=learner,
             num_train_steps=self.NUM_STEPS,
             save_interval_steps=min(100, every),
             save_max_to_keep=2,
             summary_interval_steps=max(1, min(20, self.NUM_STEPS // 10)),
+            log_train_output_interval_steps=every,
             eval_interval_steps=every,
             progress_metrics=("bits_per_byte",),
         )

@@ -175,7 +175,7 @@ def _origin(leaf: Any) -> tuple[str, str, str]:
 
 def _sharding_text(mapping: Sequence[Any]) -> str:
     if all(axis is None for axis in mapping):
-        return ""
+        return "replicated"
     texts = (
         "+".join(map(str, axis)) if isinstance(axis, list | tuple) else axis for axis in mapping
     )

@@ -35,7 +35,7 @@ WEIGHTS = {
 TABLE = """\
 variable      shape  dtype     count   size  init            sharding        collections
 ------------  -----  --------  -----  -----  --------------  --------------  -------------
-params/lin/b  7      bfloat16      7   14 B  constant(0)
+params/lin/b  7      bfloat16      7   14 B  constant(0)     replicated
 params/lin/w  3x5x7  float32     105  420 B  gaussian(0.02)  -, data+mdl, -  non_trainable
 ------------  -----  --------  -----  -----  --------------  --------------  -------------
 2 variables                      112  434 B"""
