@@ -35,8 +35,8 @@ demo: $(VENV)/.installed ## Trains a language model on Python's own sources (STE
 	$(PY) -m examples.stdlib_lm.demo --job_log_dir="$(DIR)" $(if $(STEPS),--steps=$(STEPS))
 
 .PHONY: test
-test: $(VENV)/.installed-dev ## Runs the tests
-	$(PY) -m pytest -n 2 -q
+test: $(VENV)/.installed-dev ## Runs the tests, and the examples in docstrings
+	$(PY) -m pytest -n 2 -q --doctest-modules tests praxis paxml
 
 .PHONY: golden
 golden: $(VENV)/.installed-dev ## Writes the parameter trees under tests/golden anew

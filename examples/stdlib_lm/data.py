@@ -7,8 +7,11 @@ import hashlib
 import lzma
 import pathlib
 import sysconfig
+from collections.abc import Callable
 
 import numpy as np
+
+Compressor = Callable[[bytes], bytes]
 
 # Never part of a text file, so it can stand in front of each file.
 START = 0
@@ -36,7 +39,7 @@ class Split:
         """Bytes of all files."""
         return sum(map(len, self.texts))
 
-    def compressed_bytes(self, compress) -> int:
+    def compressed_bytes(self, compress: Compressor) -> int:
         """Bytes of all files, each compressed by itself."""
         return sum(len(compress(text)) for text in self.texts)
 
@@ -63,7 +66,7 @@ def load() -> tuple[Split, Split]:
     return train, evaluation
 
 
-def compressors() -> dict:
+def compressors() -> dict[str, Compressor]:
     """Returns the compressors to compare with, each at its strongest."""
     return {
         "gzip": functools.partial(gzip.compress, compresslevel=9, mtime=0),

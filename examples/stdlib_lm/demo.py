@@ -17,7 +17,7 @@ PROMPT = "def "
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Trains the model and reports.")
     parser.add_argument("--job_log_dir", type=pathlib.Path, default="runs/demo")
     parser.add_argument("--steps", type=int, help="length of the run; the default is the full one")
     options = parser.parse_args(arguments)

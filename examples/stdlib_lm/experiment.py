@@ -49,7 +49,7 @@ class EvalInput(base_input.NumpyInput):
 
     def load(self) -> dict[str, Any]:
         return data.eval_rows(
-            data.load()[1], self.row_length, self.row_length // 2, self.batch_size
+            data.load()[1], self.row_length, self.row_length // 2, self.batch_size or 1
         )
 
 

@@ -12,6 +12,7 @@ from examples.stdlib_lm import data
 from examples.stdlib_lm.experiment import StdlibLm
 from paxml import partitioning, tasks_lib
 from paxml.checkpoint.manager import Checkpointer
+from paxml.experiment.settings import with_settings
 from paxml.summary.events import read_scalars
 from paxml.summary.plot import loss_curve
 from praxis import decoder_hparams, py_utils
@@ -62,9 +63,8 @@ def print_comparison(held_out: data.Split, bits: float, rivals: dict[str, float]
 
 def sample(job_log_dir: pathlib.Path, steps: int | None, prompt: str) -> str:
     """Returns the prompt and what the trained model writes after it, one byte at a time."""
-    experiment = StdlibLm()
-    if steps is not None:
-        experiment.NUM_STEPS = steps
+    settings = [] if steps is None else [f"NUM_STEPS={steps}"]
+    experiment: StdlibLm = with_settings(StdlibLm, settings)()
     task = experiment.task().Instantiate()
     variables = restored_variables(experiment, task, job_log_dir)
     prefix = np.frombuffer(b"\0" + b"\n" + prompt.encode(), np.uint8).astype(np.int32)[None]
