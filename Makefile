@@ -36,7 +36,8 @@ demo: $(VENV)/.installed ## Trains a language model on Python's own sources (STE
 
 .PHONY: test
 test: $(VENV)/.installed-dev ## Runs the tests, and the examples in docstrings
-	$(PY) -m pytest -n 2 -q --doctest-modules tests praxis paxml
+	$(PY) -m pytest -q --doctest-modules praxis paxml
+	$(PY) -m pytest -n 2 -q
 
 .PHONY: golden
 golden: $(VENV)/.installed-dev ## Writes the parameter trees under tests/golden anew

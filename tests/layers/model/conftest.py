@@ -4,7 +4,8 @@ import jax
 import pytest
 
 
-@pytest.fixture(autouse=True, scope="package")
+# Not of the package: that is the whole session where a folder has no `__init__`.
+@pytest.fixture(autouse=True, scope="module")
 def fast_compiles():
     """Turns most optimizations of the compiler off; the numbers stay within the tolerances."""
     before = jax.config.read("jax_disable_most_optimizations")
