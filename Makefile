@@ -43,6 +43,10 @@ test: $(VENV)/.installed-dev ## Runs the tests, and the examples in docstrings
 golden: $(VENV)/.installed-dev ## Writes the parameter trees under tests/golden anew
 	$(PY) -m pytest -q tests/test_registry.py --update-golden
 
+.PHONY: docs-errors
+docs-errors: $(VENV)/.installed-dev ## Writes docs/errors.md anew
+	JAX_PLATFORMS=cpu XLA_FLAGS= $(PY) docs/generate_errors.py
+
 .PHONY: lint
 lint: $(VENV)/.installed-dev ## Format, lint, types and import order
 	$(VENV)/bin/ruff format --check .
@@ -53,6 +57,17 @@ lint: $(VENV)/.installed-dev ## Format, lint, types and import order
 .PHONY: recorded
 recorded: $(VENV)/.installed-dev ## Compares with recorded behaviour, where that folder stands beside the checkout
 	.ci/recorded $(SHARED)
+
+.PHONY: parity-hf
+parity-hf: ## Compares pretrained families with the transformers package, in an environment of its own
+	test -x .venv-hf/bin/python || $(PYTHON) -m venv .venv-hf
+	.venv-hf/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 "transformers>=5.24"
+	.venv-hf/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable ".[test]"
+	.venv-hf/bin/python -m pytest -q tests_hf
+
+.PHONY: bench-attention
+bench-attention: $(VENV)/.installed ## Memory and time of attention and of the loss against length
+	$(PY) -m benchmarks.attention_memory $(ARGS)
 
 .PHONY: package
 package: $(VENV)/.installed-dev ## Builds the wheel and the source distribution into dist/
@@ -67,4 +82,4 @@ lock: ## Writes constraints.txt from what the newest versions resolve to
 
 .PHONY: clean
 clean: ## Removes .venv, runs and build results
-	rm -rf $(VENV) runs dist build
+	rm -rf $(VENV) .venv-hf runs dist build

@@ -22,6 +22,7 @@ from praxis.core.inherit import copy_base_hparams
 from praxis.core.initializers import (
     get_fan_in_fan_out,
     init_var,
+    register_init_method,
     scaled_delta_orthogonal,
     scaled_orthogonal,
     var_init_scale,
@@ -142,6 +143,7 @@ __all__ = [
     "maybe_shard",
     "maybe_transpose_mesh_axes",
     "maybe_unbox_value",
+    "register_init_method",
     "scaled_delta_orthogonal",
     "scaled_orthogonal",
     "sub_config_field",

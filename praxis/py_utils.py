@@ -17,6 +17,13 @@ from praxis.utils.devices import (
     set_globally_use_rbg_prng_key,
     sync_global_devices,
 )
+from praxis.utils.legacy import (
+    convert_fully_replicated_array_to_pmap_array,
+    convert_host_local_array_to_global_array,
+    is_mock_tpu_backend,
+    pmap_use_tensorstore,
+    put_to_devices,
+)
 from praxis.utils.mesh import global_mesh_defined, with_sharding_constraint
 from praxis.utils.padding import (
     append_eos,
@@ -83,6 +90,8 @@ __all__ = [
     "combine_inner_and_outer_batches",
     "concat_nested_maps",
     "concat_sequences_with_padding",
+    "convert_fully_replicated_array_to_pmap_array",
+    "convert_host_local_array_to_global_array",
     "create_device_mesh",
     "extract_keys",
     "extract_prefixed_keys_from_nested_map",
@@ -94,6 +103,7 @@ __all__ = [
     "get_uneven_sharding_paddings",
     "global_mesh_defined",
     "is_bprop_masked_node",
+    "is_mock_tpu_backend",
     "is_optax_masked_node",
     "is_tpu",
     "l2_normalize",
@@ -106,6 +116,8 @@ __all__ = [
     "maybe_unreplicate_for_fully_replicated",
     "merge_dict",
     "pad_or_trim_to",
+    "pmap_use_tensorstore",
+    "put_to_devices",
     "reshape_with_outer_batch_size",
     "reshard",
     "select_nodes_by_indices",

@@ -10,6 +10,8 @@ from praxis.base_layer import (
     RANDOM,
     SUMMARIES,
 )
+from praxis.decoding.callback import StreamingResultCallback
+from praxis.decoding.candidates import MAX_NUM_PER_TOKEN_LOGPROBS
 from praxis.decoding.constraint import BaseSampleTerminationConstraint
 from praxis.decoding.prefix import right_align_prefix_ids, right_align_segment_position
 from praxis.decoding.sample import greedy_decode, sample_decode, sample_decode_after_fprop
@@ -28,12 +30,15 @@ from praxis.decoding.samples_axis import (
     sort_samples_by_scores,
     split_batch_dim,
 )
+from praxis.decoding.slots import sample_decoding_step, sample_init_decode_state
+from praxis.decoding.vanilla import vanilla_sample_decode
 
 __all__ = [
     "AUX_LOSS",
     "DECODE_CACHE",
     "DUMMY_PRNG_KEY",
     "HYPER_PARAMS",
+    "MAX_NUM_PER_TOKEN_LOGPROBS",
     "NON_TRAINABLE",
     "PARAMS",
     "PREFIX_DECODE_CACHE",
@@ -42,6 +47,7 @@ __all__ = [
     "BaseNextTokenSampler",
     "BaseSampleTerminationConstraint",
     "DefaultNextTokenSampler",
+    "StreamingResultCallback",
     "epsilon_mask_logits",
     "get_top_k",
     "greedy_decode",
@@ -50,9 +56,12 @@ __all__ = [
     "right_align_segment_position",
     "sample_decode",
     "sample_decode_after_fprop",
+    "sample_decoding_step",
     "sample_from_top_k_and_top_p",
     "sample_from_top_p_given_top_k",
+    "sample_init_decode_state",
     "sort_samples_by_scores",
     "split_batch_dim",
     "top_p_mask_logits",
+    "vanilla_sample_decode",
 ]

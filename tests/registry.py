@@ -18,15 +18,23 @@ import numpy as np
 from praxis import base_layer, pax_fiddle, py_utils
 from praxis.layers import (
     activations,
+    adapters,
     attentions,
     base_ops,
+    bregman,
+    chain,
     einsum,
     embedding_softmax,
     flax_adapter,
+    gpu_fast_attention,
+    grouped_query_attention,
     linears,
     losses,
     models,
+    multi_query_attention,
+    ngrammer,
     normalizations,
+    pipeline,
     repeats,
     sequential,
     stochastics,
@@ -518,6 +526,165 @@ add(
     wrong={"value_vec": floats(B, S, D)},
 )
 
+add(
+    Config(
+        attentions.RelativeBias,
+        num_heads=N,
+        relative_attention_num_buckets=H + 1,
+        relative_attention_max_distance=T,
+    ),
+    {"query_segment_pos": ids(B, T), "key_segment_pos": ids(B, S)},
+    wrong={"query_segment_pos": None},
+)
+add(
+    sharded(
+        Config(attentions.CausalDepthwiseConv1D, kernel_size=2, hidden_dims=[N, H]),
+        wt=["mdl", None],
+    ),
+    {"inputs": floats(B, T, N, H), "axis": 1, "segment_pos": ids(B, T)},
+    wrong=WRONG_HEADS,
+)
+add(
+    sharded(
+        Config(
+            attentions.DotProductAttention,
+            dconv_qkv=True,
+            dconv_kernel_size=2,
+            relative_bias_tpl=Config(attentions.RelativeBias, relative_attention_num_buckets=H + 1),
+            attention_extra_logit=0.5,
+            implementation="blockwise",
+            **ATTENTION,
+        ),
+        proj=["data", "mdl", None],
+        dconv=["mdl", None],
+    ),
+    SELF,
+    "dconv_bias_blockwise",
+    wrong=WRONG_MASK,
+)
+add(Config(attentions.DotProductAttentionWithLPB, **ATTENTION), SELF, wrong=WRONG_MASK)
+add(
+    sharded(
+        Config(attentions.DotProductAttentionXL, rel_pos_emb_dim=EVEN, **ATTENTION),
+        proj=["data", "mdl", None],
+    ),
+    SELF,
+    wrong=WRONG_MASK,
+)
+LOCAL = {"left_context": 3, "right_context": 1, **ATTENTION}
+for local, fields in (
+    (attentions.LocalSelfAttention, {"block_size": 3}),
+    (attentions.LocalSelfAttentionXL, {"rel_pos_emb_dim": EVEN}),
+    (attentions.LocalSelfAttentionRelativeBias, {}),
+    (attentions.LocalSelfAttentionAlibi, {}),
+):
+    add(
+        sharded(Config(local, **LOCAL, **fields), proj=["data", "mdl", None]),
+        SELF,
+        wrong=WRONG_MASK,
+    )
+add(
+    Config(
+        attentions.LocalSelfAttention,
+        simulated=True,
+        relative_bias_tpl=Config(attentions.RelativeBias),
+        **LOCAL,
+    ),
+    SELF,
+    "simulated_bias",
+    wrong=WRONG_MASK,
+)
+add(
+    Config(gpu_fast_attention.GpuCudnnFusedDotProductAttention, is_causal=True, **ATTENTION),
+    SELF,
+    wrong=WRONG_MASK,
+)
+
+add(
+    sharded(
+        Config(multi_query_attention.OneHeadedAttentionProjection, input_dim=D, output_dim=H),
+        wt=["data", "mdl"],
+    ),
+    WIDE,
+    wrong=WRONG_WIDTH,
+)
+add(
+    sharded(
+        Config(multi_query_attention.MultiQueryDotProductAttention, **ATTENTION),
+        proj=["data", "mdl", None],
+        proj_headless=["data", None],
+    ),
+    SELF,
+    wrong={"query_vec": floats(B, T, D + 1)},
+)
+add(
+    Config(
+        multi_query_attention.MultiQueryDotProductAttention,
+        num_kv_heads=2,
+        use_bias=False,
+        use_rotary_position_emb=True,
+        dim_per_head=4,
+        atten_logit_cap=3.0,
+        local_window_size=(2, 0),
+        output_proj_use_nhd_shape=True,
+        relative_bias_tpl=Config(attentions.RelativeBias),
+        ln_tpl=Config(normalizations.RmsNorm),
+        **{**ATTENTION, "hidden_dim": 16, "num_heads": 4},
+    ),
+    SELF,
+    "grouped_rotary_window_no_bias",
+    wrong=WRONG_MASK,
+)
+add(
+    Config(
+        multi_query_attention.MultiQueryDotProductAttentionLPB,
+        atten_dropout_prob=0.3,
+        **ATTENTION,
+    ),
+    SELF,
+    "dropout",
+    streams=["random"],
+    wrong=WRONG_MASK,
+)
+GROUPED = {"input_dim": D, "num_heads": 4, "dim_per_head": 4}
+HIDDEN = {**SELF, "atten_mask": np.triu(np.ones([T, T], bool), 1)[np.newaxis, np.newaxis]}
+WRONG_HIDDEN = {"atten_mask": np.zeros([1, 1, T, T + 1], bool)}
+add(
+    sharded(
+        Config(grouped_query_attention.GroupedQueryAttention, num_kv_heads=2, **GROUPED),
+        dnh=["data", "mdl", None],
+    ),
+    HIDDEN,
+    wrong=WRONG_HIDDEN,
+)
+add(
+    sharded(
+        Config(
+            grouped_query_attention.GroupedQueryAttention,
+            rope_min_max_timescales=(1, 100),
+            use_bias=False,
+            atten_dropout_prob=0.3,
+            **GROUPED,
+        ),
+        dnh=["data", "mdl", None],
+        dkh=[None, None, "mdl"],
+    ),
+    HIDDEN,
+    "one_head_rope_dropout_no_bias",
+    streams=["random"],
+    wrong=WRONG_HIDDEN,
+)
+add(
+    Config(
+        gpu_fast_attention.GpuCudnnFusedGroupedQueryAttention,
+        is_causal=True,
+        num_kv_heads=2,
+        **GROUPED,
+    ),
+    HIDDEN,
+    wrong=WRONG_HIDDEN,
+)
+
 # ---- transformer layers and stacks --------------------------------------------------------------
 
 FFN = {"input_dims": D, "hidden_dims": F}
@@ -548,6 +715,37 @@ add(
     ROWS,
     "dropout_hybrid",
     streams=["random"],
+    wrong=WRONG_WIDTH,
+)
+
+EXPERTS = {"num_experts": 3, "num_groups": 2, **FFN}
+add(Config(transformers.TransformerFeedForwardMoe, **EXPERTS), ROWS, wrong=WRONG_WIDTH)
+add(
+    Config(
+        transformers.TransformerFeedForwardMoe,
+        gating_func="top_k",
+        unadjusted_expert_capacity_factor=0.0,
+        dispatch="sort",
+        use_gated_activation=True,
+        activation_tpl=Config(activations.SiLU),
+        norm_policy="primer_hybrid",
+        **EXPERTS,
+    ),
+    ROWS,
+    "no_drops_gated_hybrid",
+    wrong=WRONG_WIDTH,
+)
+add(
+    Config(
+        transformers.TransformerFeedForwardMoe,
+        gating_func="expert_choice",
+        padding_takes_places=False,
+        dispatch="sort",
+        moe_gating_embedding_level="sentence",
+        **EXPERTS,
+    ),
+    ROWS,
+    "expert_choice_sentence",
     wrong=WRONG_WIDTH,
 )
 
@@ -704,3 +902,238 @@ add(
     float32_outputs="all",
     wrong={"input_batch": py_utils.NestedMap(ids=BATCH.ids, paddings=BATCH.paddings)},
 )
+
+# ---- encoder and decoder ------------------------------------------------------------------------
+
+ENCODER_DECODER = Config(
+    transformer_models.TransformerEncoderDecoder,
+    encoder_stacked_transformer_tpl=stack(),
+    decoder_stacked_transformer_tpl=stack(mask_self_attention=True, use_cross_attention=True),
+    softmax_tpl=Config(embedding_softmax.SharedEmbeddingSoftmax, num_classes=V),
+    model_dims=EVEN,
+)
+ENCODER_DECODER_ROWS = {
+    "inputs": ids(B, S),
+    "input_paddings": paddings(length=S),
+    "targets": ids(B, T),
+    "target_paddings": paddings(),
+    "labels": LM_LABELS,
+}
+add(
+    ENCODER_DECODER,
+    ENCODER_DECODER_ROWS,
+    float32_outputs=LM_FLOAT32,
+    wrong={"target_segment_pos": POSITIONS},
+)
+add(
+    Config(models.SequenceModel, model_tpl=ENCODER_DECODER),
+    {
+        "input_batch": py_utils.NestedMap(
+            src=py_utils.NestedMap(ids=ids(B, S), paddings=paddings(length=S)), tgt=BATCH
+        )
+    },
+    float32_outputs="all",
+    wrong={"input_batch": py_utils.NestedMap(tgt=BATCH)},
+)
+ANSWER = {
+    "/inputs": BATCH.ids,
+    "/paddings": BATCH.paddings,
+    "/labels/ids": BATCH.labels,
+    "/labels/weights": BATCH.weights,
+}
+PAIR = {
+    **{f"y_w{name}": array for name, array in ANSWER.items()},
+    **{f"y_l{name}": array[::-1].copy() for name, array in ANSWER.items()},
+    **{f"{half}/segment_ids": SEGMENTS for half in ("y_w", "y_l")},
+    **{f"{half}/segment_pos": POSITIONS for half in ("y_w", "y_l")},
+}
+SMALL_LM = Config(transformer_models.TransformerLm, stacked_transformer_tpl=stack(), **LM)
+add(
+    Config(models.LanguageModelDPO, mdl=SMALL_LM, ref_mdl=SMALL_LM),
+    {"input_batch": PAIR},
+    float32_outputs="all",
+    wrong={"input_batch": ANSWER},
+)
+TARGETS = {name.removesuffix("/inputs"): array for name, array in ANSWER.items()}
+add(
+    Config(models.SequenceModelDPO, model_tpl=ENCODER_DECODER),
+    {
+        "input_batch": {
+            "inputs": ids(B, S),
+            "input_paddings": paddings(length=S),
+            **{f"targets_w{name}": array for name, array in TARGETS.items()},
+            **{f"targets_l{name}": array[::-1].copy() for name, array in TARGETS.items()},
+        }
+    },
+    float32_outputs="all",
+    wrong={"input_batch": TARGETS},
+)
+HIDDEN = py_utils.NestedMap(
+    **BATCH,
+    segment_ids=SEGMENTS,
+    segment_pos=POSITIONS,
+    masked_ids=BATCH.ids[::-1].copy(),
+    masked_pos=BATCH.weights,
+)
+add(
+    Config(
+        models.BertModel,
+        lm_tpl=SMALL_LM.clone().set(
+            packed_input=True, model_type=transformer_models.LanguageModelType.BIDIRECTIONAL
+        ),
+    ),
+    {"input_batch": HIDDEN},
+    float32_outputs="all",
+    wrong={"input_batch": BATCH},
+)
+IMAGES = py_utils.NestedMap(image=floats(B, D), label_probs=np.eye(V, dtype=np.float32)[:B])
+add(
+    Config(
+        models.ClassificationModel,
+        network_tpl=Config(linears.Linear, input_dims=D, output_dims=F),
+        softmax_tpl=Config(embedding_softmax.FullSoftmax, input_dims=F, num_classes=V),
+    ),
+    {"input_batch": IMAGES},
+    float32_outputs=[
+        f"0/{metric}/{part}"
+        for metric in ("accuracy", "acc5", "avg_xent", "error", "error5", "num_predictions")
+        for part in (0, 1)
+    ],
+    wrong={"input_batch": py_utils.NestedMap(image=IMAGES.image)},
+)
+add(
+    Config(
+        models.ClassificationMLPModel,
+        mlp_tpl=Config(
+            linears.MLPBlock,
+            ff_tpl=Config(linears.FeedForward, input_dims=EVEN, output_dims=EVEN),
+        ),
+        softmax_tpl=Config(
+            embedding_softmax.SharedEmbeddingSoftmax, input_dims=EVEN, num_classes=V
+        ),
+    ),
+    {"input_batch": BATCH},
+    float32_outputs="all",
+    has_idle_params=True,
+    wrong={"input_batch": py_utils.NestedMap(ids=BATCH.ids)},
+)
+
+# ---- n-grammers ---------------------------------------------------------------------------------
+
+NGRAM_HEADS = {"num_heads": N, "dim_per_head": H}
+NGRAMS = {"ngram_vocab_size": 23, "ngram_emb_dim": 2, **NGRAM_HEADS}
+NGRAM_ROWS = {
+    "input_ids": ids(B, T),
+    "input_embs": floats(B, T, N * H),
+    "paddings": paddings(),
+}
+WRONG_NGRAMS = {"input_embs": floats(B, T, N * H + 1)}
+add(
+    sharded(Config(ngrammer.Ngrammer, unigram_vocab_size=V, **NGRAMS), wt=["mdl", "data"]),
+    {**NGRAM_ROWS, "segment_pos": POSITIONS},
+    wrong=WRONG_NGRAMS,
+)
+add(
+    Config(ngrammer.VQNgrammer, num_clusters=5, unigram_vocab_size=V, concat_ngrams=True, **NGRAMS),
+    NGRAM_ROWS,
+    wrong=WRONG_NGRAMS,
+)
+add(Config(ngrammer.NgrammerStub, **NGRAM_HEADS), NGRAM_ROWS, wrong=WRONG_NGRAMS)
+PCA = {"num_components": 2, "end_step": 7}
+add(Config(ngrammer.BregmanNgrammer, **NGRAMS, **PCA), NGRAM_ROWS, wrong=WRONG_NGRAMS)
+HEADS_OF_ROWS = {"inputs": floats(B, T, N, H), "paddings": paddings()}
+WRONG_HEADS_OF_ROWS = {"inputs": floats(B, T, N, H + 1)}
+add(
+    Config(ngrammer.BregmanCompression, **NGRAM_HEADS, **PCA),
+    HEADS_OF_ROWS,
+    float32_outputs="all",
+    wrong=WRONG_HEADS_OF_ROWS,
+)
+add(
+    Config(ngrammer.VectorQuantization, num_clusters=5, **NGRAM_HEADS),
+    HEADS_OF_ROWS,
+    float32_outputs=["0"],
+    wrong=WRONG_HEADS_OF_ROWS,
+)
+add(
+    Config(bregman.BregmanPCA, input_dims=D, **PCA),
+    {"inputs": floats(B, D)},
+    float32_outputs=["1"],
+    wrong={"inputs": floats(B, D + 1)},
+)
+
+# ---- pipelines, adapters, chains ----------------------------------------------------------------
+
+FEED_FORWARD = Config(linears.FeedForward, input_dims=D, output_dims=D)
+add(
+    Config(
+        pipeline.LayerwiseShardablePipelined,
+        single_stage_body=FEED_FORWARD,
+        num_stages=3,
+        num_microbatches=2,
+    ),
+    WIDE,
+    wrong=WRONG_WIDTH,
+)
+add(
+    Config(
+        pipeline.CircularLayerwiseShardablePipelined,
+        single_stage_body=FEED_FORWARD,
+        num_stages=2,
+        microbatch_size=1,
+        circular_repeat=3,
+    ),
+    WIDE,
+    wrong=WRONG_WIDTH,
+)
+PIPELINE = {"num_pipeline_stages": 2, "num_pipeline_microbatches": 2}
+add(
+    Config(
+        transformers.PipelinedTransformer,
+        pipeline_stage=stack(mask_self_attention=True, residual_dropout_prob=0.3),
+        circular_repeat=2,
+        **PIPELINE,
+    ),
+    BLOCK_ROWS,
+    streams=["random"],
+    wrong=WRONG_BLOCK,
+)
+add(
+    Config(
+        transformers.PipelineCompatibleStackedTransformerRepeated,
+        block=stack(mask_self_attention=True),
+        x_times=4,
+        nd_prefix_shape=(2, 2),
+    ),
+    BLOCK_ROWS,
+    wrong=WRONG_BLOCK,
+)
+ADAPTER = Config(adapters.MultitaskResidualAdapter, bottleneck_dims=F, num_tasks=3)
+TASK_ROWS = {**WIDE, "paddings": paddings(), "tasks": np.array([2, 0], np.int32)}
+add(ADAPTER.clone().set(input_dims=D), TASK_ROWS, wrong=WRONG_WIDTH)
+add(
+    Config(
+        adapters.AdaptedTransformerFeedForward,
+        input_dims=D,
+        hidden_dims=F,
+        adapter_tpl=ADAPTER,
+    ),
+    TASK_ROWS,
+    wrong=WRONG_WIDTH,
+)
+ITS_LAYERS = "the errors are those of its layers, whose arguments are its own"
+POSITIONAL = {"positional": (floats(B, T, D),), "wrong": ITS_LAYERS}
+add(chain.chain(FEED_FORWARD, Config(activations.Tanh), FEED_FORWARD), {}, **POSITIONAL)
+add(chain.add_residual(FEED_FORWARD), {}, **POSITIONAL)
+add(
+    chain.apply_padding(),
+    {**WIDE, "paddings": paddings()},
+    wrong="the error is that of py_utils.apply_padding",
+)
+add(
+    chain.dict_to_args("x", "paddings"),
+    {"input_batch": {"x": floats(B, T, D), "paddings": paddings()}},
+    wrong={"input_batch": {"x": floats(B, T, D)}},
+)
+add(chain.full_like(7.0), WIDE, wrong="takes any array")
+add(chain.log_args("arguments"), {}, positional=(floats(B, T, D),), wrong="takes anything")

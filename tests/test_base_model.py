@@ -26,6 +26,7 @@ def build(cls):
     ],
 )
 def test_abstract_methods_name_the_class(method, arguments):
+    """Behaviour 38."""
     name = "compute_predictions" if method == "__call__" else method
     with pytest.raises(NotImplementedError, match=rf"BaseModel 'model' must implement {name}\."):
         build(BaseModel).apply({}, *arguments, method=getattr(BaseModel, method))

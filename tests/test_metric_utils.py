@@ -12,6 +12,7 @@ LABELS = jnp.array([2, 1, 1])
 
 @pytest.mark.parametrize(("top_k", "want"), [(1, 1 / 3), (2, 1.0), (3, 1.0)])
 def test_ties_count_as_correct(top_k, want):
+    """Behaviour 37."""
     got = metric_utils.top_k_accuracy(top_k, LOGITS, label_ids=LABELS)
     np.testing.assert_allclose(got, want, rtol=1e-6)
     assert got.dtype == jnp.float32
@@ -32,6 +33,7 @@ def test_labels_may_be_probabilities():
     ],
 )
 def test_weights(weights, want):
+    """Behaviour 37."""
     got = metric_utils.top_k_accuracy(1, LOGITS, label_ids=LABELS, weights=jnp.array(weights))
     np.testing.assert_allclose(got, want, rtol=1e-6)
 

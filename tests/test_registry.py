@@ -31,6 +31,33 @@ WITHOUT_ENTRY = {
     "BaseActivation": "a base class: its call is for subclasses to define",
     "BaseNormalization": "a base class: its call is for subclasses to define",
     "FlaxModuleAdapterBase": "a base class: subclasses make the module",
+    **dict.fromkeys(
+        [
+            "MaskedLmDataAugmenter",
+            "TemporalShifting",
+            "Conv2D",
+            "Conv3D",
+            "ConvBNAct",
+            "ConvBNActWithPadding",
+            "BaseDepthwiseConv1D",
+            "DepthwiseConv1D",
+            "LightConv1D",
+            "InvertedResidualBlock",
+            "MobileNet",
+            "ResNet",
+            "ResNetBasicBlock",
+            "ResNetBlock",
+            "VanillaBlock",
+            "VanillaNet",
+            "VisionTransformer",
+            "VitEntryLayers",
+            "VitExitLayers",
+            "GlobalPooling",
+            "Pooling",
+            "Pooling1D",
+        ],
+        "TODO: convolutions and vision have recorded numbers, but no entries here yet",
+    ),
 }
 
 # By the scope, all tests of an entry come one after the other, and share a process and its caches.

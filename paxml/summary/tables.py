@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-from praxis.core.tables import variable_table
 from praxis.core.weights import WeightHParams
+from praxis.inspection.variables import variable_table
 
 
 def parameter_table(var_weight_hparams: Any) -> str:

@@ -56,6 +56,7 @@ class PaxBuildable(CloneAndSetMixin):
           TypeError: if an argument does not fit the signature, or a layer gets positional ones.
           ValueError: if `fn_or_cls` is itself a config.
         """
+        _check_callable(type(self).__name__, fn_or_cls)
         self.__init_callable__(fn_or_cls)
         facts = callables.callable_facts(fn_or_cls)
         _check_arguments(facts, args, kwargs)
@@ -188,6 +189,13 @@ class PaxArgFactory(PaxBuildable, fdl.ArgFactory[T], Generic[T]):
 
     def _adapt_default(self, facts: callables.CallableFacts, name: str, value: Any) -> Any:
         return _made_for_each_call(facts, name, value)
+
+
+def _check_callable(kind: str, given: Any) -> None:
+    if not callable(given) and not isinstance(given, fdl.Buildable):  # Fiddle refuses configs.
+        raise TypeError(
+            f"{kind} takes a class or function first, got {given!r} of type {type(given).__name__}."
+        )
 
 
 def _check_arguments(

@@ -9,8 +9,11 @@ from praxis.config.config import PaxConfig
 from praxis.config.hparams_view import HParamsView
 
 
-class _RemovedHParams:
+class RemovedHParams:
     """Explains what replaced the nested class `HParams` of old."""
+
+    # Flax leaves the descriptor as it is.
+    nowrap = True
 
     def __get__(self, instance: Any, owner: type) -> Any:
         raise AttributeError(f"{owner.__name__} has no HParams; use {owner.__name__}.config(...).")
@@ -43,7 +46,7 @@ def _refuse_hidden_overrides(cls: type) -> None:
 class FiddleBaseParameterizableBase:
     """Turns each subclass into a dataclass that is constructed by keyword."""
 
-    HParams: ClassVar[Any] = _RemovedHParams()
+    HParams: ClassVar[Any] = RemovedHParams()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -1,7 +1,6 @@
 """Configs and other nested structures as text, one line a value."""
 
 import abc
-import difflib
 import enum
 import inspect
 import sys
@@ -52,8 +51,33 @@ def diff_text(before: Any, after: Any) -> str:
     Returns:
       Lines that start with `- ` (only before) or `+ ` (only after); '' for equal texts.
     """
-    texts = [nested_struct_to_text(side).splitlines(keepends=True) for side in (before, after)]
-    return "".join(line for line in difflib.ndiff(*texts) if line[0] in "+-")
+    return "".join(
+        f"{sign} {path} : {text}\n"
+        for path, *texts in differences(before, after)
+        for sign, text in zip("-+", texts, strict=True)
+        if text is not None
+    )
+
+
+def differences(before: Any, after: Any) -> list[tuple[str, str | None, str | None]]:
+    """Returns path, text before and text after of each leaf that differs, sorted by path.
+
+    Args:
+      before: A config or other structure.
+      after: Another one.
+
+    Returns:
+      A text is None where that side has no such leaf.
+    """
+    sides: list[dict[str, Any]] = [{}, {}]
+    for side, leaves in zip((before, after), sides, strict=True):
+        visit_nested_struct(side, leaves.__setitem__)
+    old, new = ({path: leaf_text(leaf) for path, leaf in leaves.items()} for leaves in sides)
+    return [
+        (path, old.get(path), new.get(path))
+        for path, _ in sorted_items({**old, **new})
+        if old.get(path) != new.get(path)
+    ]
 
 
 def sorted_items(leaves: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -1,6 +1,6 @@
 """What init would make, worked out from shapes: no memory, no arithmetic."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -41,13 +41,11 @@ def abstract_init(
     Returns:
       Tree of boxes and ShapeDtypeStructs.
     """
-    leaves, structure = jax.tree.flatten((tuple(args), kwargs))
-    # By identity: an array that is passed twice, as to self-attention, stays one.
-    traced = {id(leaf): _abstract(layer, leaf) for leaf in leaves if _is_array(leaf)}
+    found, arguments = split_arrays(args, kwargs)
+    traced = {key: _abstract(layer, leaf) for key, leaf in found.items()}
 
     def init(keys: dict[str, jax.Array], arrays: dict[int, Any]) -> Any:
-        filled = [arrays.get(id(leaf), leaf) for leaf in leaves]
-        init_args, init_kwargs = jax.tree.unflatten(structure, filled)
+        init_args, init_kwargs = arguments(arrays)
         return nn.Module.init(
             layer,
             keys,
@@ -61,6 +59,28 @@ def abstract_init(
     keys = {stream: jax.random.PRNGKey(0) for stream in _STREAMS}
     with JaxContext.new_context(hparams=context):
         return jax.eval_shape(init, keys, traced)
+
+
+def split_arrays(
+    args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[dict[int, Any], Callable[[Mapping[int, Any]], tuple[Any, Any]]]:
+    """Takes the arrays out of arguments.
+
+    Args:
+      args: Trees; arrays and ShapeDtypeStructs are taken out, anything else stays.
+      kwargs: As `args`.
+
+    Returns:
+      The arrays by a key of each, and a function that makes (args, kwargs) with other arrays of
+      the same keys. An array that is passed twice, as to self-attention, stays one.
+    """
+    leaves, structure = jax.tree.flatten((tuple(args), kwargs))
+    arrays = {id(leaf): leaf for leaf in leaves if _is_array(leaf)}
+
+    def fill(others: Mapping[int, Any]) -> tuple[Any, Any]:
+        return jax.tree.unflatten(structure, [others.get(id(leaf), leaf) for leaf in leaves])
+
+    return arrays, fill
 
 
 def metadata_tree(variables: dict[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def _check_first_axis(index: int) -> None:
 
 
 def _replace(meta: WeightHParams, **fields: Any) -> WeightHParams:
-    own = meta.copy_with_defaults(meta.init, meta.dtype)  # pyright: ignore[reportArgumentType]
+    own = meta.copy_with_defaults(meta.init, meta.dtype)
     for name, value in fields.items():
         setattr(own, name, value)
     return own

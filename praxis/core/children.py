@@ -19,8 +19,8 @@ def create_child(layer: "BaseLayer", name: str, params: Any, skip_clone: bool) -
     _check_template(layer, name, params)
     _check_name(layer, name)
     template = params if skip_clone else params.clone()
-    layer.copy_base_hparams(layer, template)
     template.name = name
+    layer.copy_base_hparams(layer, template)
     child = instantiate_layer(template, layer.scope_or_raise())
     layer.children[name] = child
     return child
@@ -115,8 +115,11 @@ def _check_template(layer: "BaseLayer", name: str, params: Any) -> None:
             " It was built with its owner: annotate the field that holds it as a config, e.g. "
             "`child_tpl: pax_fiddle.Config[BaseLayer] = template_field(...)`."
         )
+    kind = type(params).__name__
+    if isinstance(params, type):
+        kind, hint = "class", f" Write pax_fiddle.Config({params.__name__})."
     raise ValueError(
-        f"{layer.path_text}: child {name!r} is made from a {type(params).__name__}, expected a "
+        f"{layer.path_text}: child {name!r} is made from a {kind}, expected a "
         f"pax_fiddle.Config.{hint}"
     )
 

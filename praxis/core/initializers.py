@@ -3,13 +3,21 @@
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from jax.typing import DTypeLike
 
 from praxis.core.weights import WeightHParams
+
+Initializer = Callable[[jax.Array, Sequence[int], Any], jax.Array]
+
+# Methods of users, by name.
+_REGISTERED: dict[str, Initializer] = {}
+_SPECIAL = ("constant", "delta_orthogonal")
 
 
 def get_fan_in_fan_out(
@@ -119,7 +127,9 @@ def init_var(var_p: WeightHParams, prng_key: jax.Array, var_full_name: str) -> j
             "stacked; leave the field to the stacking layer."
         )
     if init.method == "constant":
-        return _constant(init.scale, shape, dtype, var_full_name)
+        # A NumPy number would widen bfloat16 variables, and a Python one does not.
+        value = init.scale.item() if isinstance(init.scale, np.generic) else init.scale
+        return _constant(value, shape, dtype, var_full_name)
     if init.method == "delta_orthogonal":
         if len(shape) < 2:
             logging.warning(
@@ -127,16 +137,40 @@ def init_var(var_p: WeightHParams, prng_key: jax.Array, var_full_name: str) -> j
                 var_full_name,
                 shape,
             )
-            return init.scale * jax.random.normal(prng_key, shape, dtype)
+            return float(init.scale) * jax.random.normal(prng_key, shape, dtype)
         return scaled_delta_orthogonal(prng_key, shape, dtype)
+    if init.method in _REGISTERED:
+        return float(init.scale) * _REGISTERED[init.method](prng_key, shape, dtype)
     if init.method not in _DRAW:
-        known = ", ".join(sorted([*_DRAW, "constant", "delta_orthogonal"]))
+        known = ", ".join(sorted([*_DRAW, *_REGISTERED, *_SPECIAL]))
         raise ValueError(
             f"Variable {var_full_name!r}: initializer method {init.method!r} is unknown, expected "
-            f"one of {known}."
+            f"one of {known}. Methods of your own are added with register_init_method."
         )
     scale, draw = _scale(var_p, var_full_name), _DRAW[init.method]
     return scale * draw(prng_key, shape, dtype)
+
+
+def register_init_method(method: str, function: Initializer) -> None:
+    """Makes `WeightInit(method, scale)` start variables at `scale * function(key, shape, dtype)`.
+
+    Args:
+      method: Name that no other function has.
+      function: Takes a key, a shape and a dtype, as those of `jax.nn.initializers`.
+
+    Raises:
+      ValueError: if the name is taken by another function.
+
+    Example:
+      >>> register_init_method("lecun_normal", jax.nn.initializers.lecun_normal())
+      >>> from praxis.core.weights import WeightInit
+      >>> init = WeightInit("lecun_normal", 1.0)  # For params_init, or for one variable.
+    """
+    if method in (*_DRAW, *_SPECIAL) or _REGISTERED.get(method, function) is not function:
+        raise ValueError(
+            f"Initializer method {method!r} has a function already. Choose another name."
+        )
+    _REGISTERED[method] = function
 
 
 def var_init_scale(var_p: WeightHParams, var_key: str | None = None) -> float:
@@ -186,7 +220,7 @@ _DRAW: dict[str, Callable[..., jax.Array]] = {
 def _scale(var_p: WeightHParams, name: str) -> float:
     """The Python float by which the draw is multiplied."""
     assert var_p.init is not None
-    method, scale, shape = var_p.init.method, var_p.init.scale, tuple(var_p.shape)
+    method, scale, shape = var_p.init.method, float(var_p.init.scale), tuple(var_p.shape)
     if method.endswith("_sqrt_dim"):
         if len(shape) > 2:
             logging.warning("%s: %s looks at the first dim of %s only.", name, method, shape)

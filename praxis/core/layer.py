@@ -13,12 +13,14 @@ from jax.typing import DTypeLike
 
 from praxis.config.config import CloneAndSetMixin, PaxConfig
 from praxis.config.fields import instance_field, template_field
+from praxis.config.parameterizable import RemovedHParams
 from praxis.core import (
     abstract,
     boxed,
     children,
     inherit,
     names,
+    notes,
     quantized,
     reflection,
     variables,
@@ -37,9 +39,6 @@ from praxis.core.weights import SplitDimsMapping, WeightHParams, WeightInit, def
 # In place of `Self`, which beartype knows in decorated classes only.
 Own = TypeVar("Own", bound="BaseLayer")
 
-# In place of `Self`, which beartype knows in decorated classes only.
-LayerT = TypeVar("LayerT", bound="BaseLayer")
-
 
 class _Property(property):
     """A property that Flax leaves alone: reading it starts no setup and no named scope."""
@@ -55,7 +54,8 @@ class BaseLayer(nn.Module):
     `self.theta.w`. Common fields that nobody set are taken over from the parent.
 
     Attributes:
-      dtype: Type variables are stored in.
+      dtype: Type variables are stored in. A child's float32 counts as unset, so the parent's is
+        taken; the text "float32" keeps it under any parent.
       fprop_dtype: Type of computation; None: `dtype`.
       params_init: Initializer of variables that declare none.
       skip_lp_regularization: No weight decay for the variables of this layer. None: the parent's.
@@ -103,6 +103,8 @@ class BaseLayer(nn.Module):
     )
 
     theta: ClassVar = ThetaDescriptor()
+    _call_wrapped_method = notes.call_wrapped_method
+    HParams: ClassVar[Any] = RemovedHParams()
 
     # ---- definition and construction ------------------------------------------------------------
 
@@ -130,7 +132,7 @@ class BaseLayer(nn.Module):
             weight_hparams={},
         )
         if self.fprop_dtype is None:
-            object.__setattr__(self, "fprop_dtype", self.dtype)
+            object.__setattr__(self, "fprop_dtype", variables.plain_dtype(self.dtype))
         super().__post_init__()
 
     def clone(self: Own, **kwargs: Any) -> Own:
@@ -226,7 +228,8 @@ class BaseLayer(nn.Module):
         for axis in axes:
             if axis not in sizes:
                 raise ValueError(
-                    f"{self.path_text}: the mesh has no axis {axis!r}, it has {list(sizes)}."
+                    f"{self.path_text}: the mesh has no axis {axis!r}, it has {list(sizes)}. Name "
+                    "one of them, or None for a dim that is not split."
                 )
         return math.prod(sizes[axis] for axis in axes)
 

@@ -10,6 +10,7 @@ import fiddle as fdl
 import jax.numpy as jnp
 from flax import linen as nn
 
+from praxis.config.callables import short_name
 from praxis.config.config import PaxConfig
 from praxis.config.fields import template_field
 from praxis.core import boxed, children, names
@@ -57,8 +58,11 @@ def finish_class(cls: Any) -> None:
 def check_dtype(layer: Any) -> None:
     """Raises a TypeError if the layer's `dtype` is none, as when it was made from its config."""
     if not _is_dtype(layer.dtype):
+        given = repr(layer.dtype)
+        if isinstance(layer.dtype, fdl.Buildable):
+            given = f"a config of {short_name(fdl.get_callable(layer.dtype))}"
         raise TypeError(
-            f"{type(layer).__name__}: dtype is {layer.dtype!r}, expected a dtype such as "
+            f"{type(layer).__name__}: dtype is {given}, expected a dtype such as "
             "jnp.float32. To build a layer from its config, call `config.Instantiate()`."
         )
 
@@ -144,6 +148,8 @@ def root_name(root: Any) -> str | None:
 
 def no_attribute(layer: Any, name: str) -> str:
     """Returns the message for an attribute that a layer does not have."""
+    if name == "HParams":
+        return f"{layer.path_text} has no HParams; use {type(layer).__name__}.config(...)."
     if layer.scope is None:
         return (
             f"{layer.path_text} has no attribute {name!r} outside of init and apply: children and "

@@ -41,7 +41,8 @@ def to_partition_spec(
             return tuple(name for name in map(axis, entry) if name is not None)
         raise ValueError(
             f"Split-dims mapping {split_dims_mapping} asks for mesh axis {entry!r}, but the mesh "
-            f"has the axes {list(mesh_axis_names)}."
+            f"has the axes {list(mesh_axis_names)}. Name one of them, or None for a dim that is "
+            "not split."
         )
 
     return PartitionSpec(*map(axis, split_dims_mapping or ()))

@@ -9,6 +9,7 @@ import flax.errors
 import jax
 import jax.numpy as jnp
 from absl import logging
+from jax.typing import DTypeLike
 
 from praxis.core import boxed, initializers, weights
 from praxis.core.names import (
@@ -26,8 +27,13 @@ def create_variable(
     layer: "BaseLayer", name: str, var_hparams: WeightHParams, trainable: bool
 ) -> Any:
     """Declares a variable of a layer, see `BaseLayer.create_variable`."""
+    if not isinstance(var_hparams, WeightHParams):
+        raise TypeError(
+            f"{layer.path_text}: variable {name!r} is declared by a {type(var_hparams).__name__}, "
+            "expected WeightHParams, e.g. WeightHParams(shape=[2, 3])."
+        )
     _check_name(layer, name)
-    hparams = var_hparams.copy_with_defaults(layer.params_init, layer.dtype)
+    hparams = var_hparams.copy_with_defaults(layer.params_init, plain_dtype(layer.dtype))
     _add_collections(layer, hparams, trainable)
     _check_sharding(layer, name, hparams)
 
@@ -96,6 +102,11 @@ def read_decode_state(layer: "BaseLayer", name: str) -> Any:
     """
     advice = f"Run the prefix through the model first, with mutable=[{DECODE_CACHE!r}]."
     return _read(layer, DECODE_CACHE, name, "decode state", advice)
+
+
+def plain_dtype(dtype: DTypeLike) -> DTypeLike:
+    """Returns a dtype that is given as text, which pins it in a config, as a dtype."""
+    return jnp.dtype(dtype) if isinstance(dtype, str) else dtype
 
 
 def cast_to_fprop_dtype(layer: "BaseLayer", value: Any) -> Any:

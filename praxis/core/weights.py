@@ -6,10 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from fiddle.experimental import auto_config as fiddle_auto_config
+from fiddle.experimental import serialization
 
 from praxis.config.config import PaxConfig
+
+# Of an initializer; NumPy numbers count as Python's.
+Scale = float | int | np.generic
 
 SplitDimsMapping = Sequence[str | int | Sequence[str] | None] | None
 
@@ -43,35 +48,35 @@ class WeightInit:
     """
 
     method: str
-    scale: float | int
+    scale: Scale
 
     @staticmethod
     @_initializer
-    def Gaussian(scale: float = 1.0) -> "WeightInit":
+    def Gaussian(scale: Scale = 1.0) -> "WeightInit":
         """`scale * n`."""
         return WeightInit("gaussian", scale)
 
     @staticmethod
     @_initializer
-    def Uniform(scale: float = 1.0) -> "WeightInit":
+    def Uniform(scale: Scale = 1.0) -> "WeightInit":
         """`scale * u`."""
         return WeightInit("uniform", scale)
 
     @staticmethod
     @_initializer
-    def Constant(scale: float | int | bool = 1.0) -> "WeightInit":
+    def Constant(scale: Scale = 1.0) -> "WeightInit":
         """`scale` everywhere."""
         return WeightInit("constant", scale)
 
     @staticmethod
     @_initializer
-    def TruncatedGaussian(scale: float = 1.0) -> "WeightInit":
+    def TruncatedGaussian(scale: Scale = 1.0) -> "WeightInit":
         """`scale * t`."""
         return WeightInit("truncated_gaussian", scale)
 
     @staticmethod
     @_initializer
-    def Xavier(scale: float = 1.0) -> "WeightInit":
+    def Xavier(scale: Scale = 1.0) -> "WeightInit":
         """`scale * sqrt(6 / (fan_in + fan_out)) * u`.
 
         Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
@@ -82,7 +87,7 @@ class WeightInit:
     @staticmethod
     @_initializer
     def XavierWithFixupParams(
-        scale: float = 1.0, depth: float = 1.0, layers_per_residual_block: float = 1.0
+        scale: Scale = 1.0, depth: float = 1.0, layers_per_residual_block: float = 1.0
     ) -> "WeightInit":
         """Xavier with `scale * depth ** (-1 / (2 * layers_per_residual_block))`.
 
@@ -93,72 +98,76 @@ class WeightInit:
 
     @staticmethod
     @_initializer
-    def GaussianSqrtDim(scale: float = 1.0) -> "WeightInit":
+    def GaussianSqrtDim(scale: Scale = 1.0) -> "WeightInit":
         """`scale / sqrt(d0) * n`."""
         return WeightInit("gaussian_sqrt_dim", scale)
 
     @staticmethod
     @_initializer
-    def UniformSqrtDim(scale: float = 1.0) -> "WeightInit":
+    def UniformSqrtDim(scale: Scale = 1.0) -> "WeightInit":
         """`scale / sqrt(d0) * u`."""
         return WeightInit("uniform_sqrt_dim", scale)
 
     @staticmethod
     @_initializer
-    def TruncatedGaussianSqrtDim(scale: float = 1.0) -> "WeightInit":
+    def TruncatedGaussianSqrtDim(scale: Scale = 1.0) -> "WeightInit":
         """`scale / sqrt(d0) * t`."""
         return WeightInit("truncated_gaussian_sqrt_dim", scale)
 
     @staticmethod
     @_initializer
-    def GaussianSqrtFanIn(scale: float = 1.0) -> "WeightInit":
+    def GaussianSqrtFanIn(scale: Scale = 1.0) -> "WeightInit":
         """`scale / sqrt(fan_in) * n`."""
         return WeightInit("gaussian_sqrt_fanin", scale)
 
     @staticmethod
     @_initializer
-    def GaussianSqrtFanOut(scale: float = 1.0) -> "WeightInit":
+    def GaussianSqrtFanOut(scale: Scale = 1.0) -> "WeightInit":
         """`scale / sqrt(fan_out) * n`."""
         return WeightInit("gaussian_sqrt_fanout", scale)
 
     @staticmethod
     @_initializer
-    def TruncatedGaussianSqrtFanIn(scale: float = 1.0) -> "WeightInit":
+    def TruncatedGaussianSqrtFanIn(scale: Scale = 1.0) -> "WeightInit":
         """`scale / sqrt(fan_in) * t`."""
         return WeightInit("truncated_gaussian_sqrt_fanin", scale)
 
     @staticmethod
     @_initializer
-    def TruncatedGaussianSqrtFanOut(scale: float = 1.0) -> "WeightInit":
+    def TruncatedGaussianSqrtFanOut(scale: Scale = 1.0) -> "WeightInit":
         """`scale / sqrt(fan_out) * t`."""
         return WeightInit("truncated_gaussian_sqrt_fanout", scale)
 
     @staticmethod
     @_initializer
-    def GaussianSqrtFanAvg(scale: float = 1.0) -> "WeightInit":
+    def GaussianSqrtFanAvg(scale: Scale = 1.0) -> "WeightInit":
         """`scale * sqrt(2 / (fan_in + fan_out)) * n`."""
         return WeightInit("gaussian_sqrt_fanavg", scale)
 
     @staticmethod
     @_initializer
-    def UniformSqrtFanAvg(scale: float = 1.0) -> "WeightInit":
+    def UniformSqrtFanAvg(scale: Scale = 1.0) -> "WeightInit":
         """`scale * sqrt(6 / (fan_in + fan_out)) * u`."""
         return WeightInit("uniform_sqrt_fanavg", scale)
 
     @staticmethod
     @_initializer
-    def UniformUnitScaling(scale: float = 1.0) -> "WeightInit":
+    def UniformUnitScaling(scale: Scale = 1.0) -> "WeightInit":
         """`scale * sqrt(3 / m) * u`, m the product of all dims but the last."""
         return WeightInit("uniform_unit_scaling", scale)
 
     @staticmethod
     @_initializer
-    def ScaledDeltaOrthogonal(scale: float = 1.0) -> "WeightInit":
+    def ScaledDeltaOrthogonal(scale: Scale = 1.0) -> "WeightInit":
         """An orthogonal matrix at the spatial centre, zero elsewhere; `scale` acts below rank 2.
 
         Xiao et al., "Dynamical Isometry and a Mean Field Theory of CNNs", 2018, arXiv:1806.05393.
         """
         return WeightInit("delta_orthogonal", scale)
+
+
+# A config that holds an initializer, not the config of one, can be written as JSON too.
+serialization.register_dict_based_object(WeightInit)
 
 
 @_initializer
@@ -169,7 +178,7 @@ def default_param_init() -> WeightInit:
 
 def is_default_param_init(p: WeightInit | PaxConfig) -> bool:
     """Returns whether an initializer, or the config of one, is that of `default_param_init`."""
-    return p.method == "xavier" and abs(p.scale - DEFAULT_XAVIER_SCALE) < 1e-7
+    return p.method == "xavier" and abs(float(p.scale) - DEFAULT_XAVIER_SCALE) < 1e-7
 
 
 class WeightHParamsCollection:
@@ -260,7 +269,7 @@ class WeightHParams:
         own = self.tensor_split_dims_mapping
         return [*prefix_mapping, *([-1] * len(self.shape) if own is None else own)]
 
-    def copy_with_defaults(self, init: WeightInit, dtype: Any) -> "WeightHParams":
+    def copy_with_defaults(self, init: WeightInit | None, dtype: Any) -> "WeightHParams":
         """Returns a copy that a layer owns, with `init` and `dtype` where none is set."""
         own = copy.copy(self)
         own.init = copy.copy(self.init if self.init is not None else init)

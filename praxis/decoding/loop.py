@@ -11,6 +11,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from praxis import base_layer, py_utils
+from praxis.decoding import best_end, candidates, guidance
+from praxis.decoding.callback import StreamingResultCallback, maybe_report
 from praxis.decoding.constraint import BaseSampleTerminationConstraint
 from praxis.decoding.samplers import BaseNextTokenSampler
 from praxis.decoding.samples_axis import NO_LOGPROB
@@ -40,6 +42,11 @@ class LoopSettings:
       with_entropy: Report the entropy of the model's distribution at each token, in nats.
       constraint: What else ends texts.
       enforce_constraint: [N, ...], its first argument.
+      guidance_scale: [B / 2, n], scales of guidance, where rows come in pairs; None: none.
+      num_candidates: [N], likeliest tokens to report at each step; None: not even their places.
+      optimize_eos: Draw no end-of-text tokens; report their log-probabilities.
+      callback: What to do with new tokens while the loop runs.
+      num_samples: n, for the callback.
     """
 
     extend_step_fn: Callable[..., Any]
@@ -57,6 +64,11 @@ class LoopSettings:
     with_entropy: bool = False
     constraint: BaseSampleTerminationConstraint | None = None
     enforce_constraint: Shaped[Array, "..."] | None = None
+    guidance_scale: Float[Array, "pairs n"] | None = None
+    num_candidates: Int[Array, " N"] | None = None
+    optimize_eos: bool = False
+    callback: StreamingResultCallback | None = None
+    num_samples: int = 1
 
     @property
     def prefix_ends(self) -> Int[Array, " N"]:
@@ -84,7 +96,10 @@ def initial_state(model: Any, settings: LoopSettings, seq_len: int) -> NestedMap
       - done: [N], whether the text has ended
       - has_eos: [N], whether an end-of-text token ended it
       - decode_lengths: [N], tokens of prefix and continuation, with the end-of-text token
+      - prefix_ends: [N], where the first generated token of each row goes
       - entropy: [N, S], with `with_entropy`
+      - eos_logprobs, eos_ids: [N, S], with `optimize_eos`: of an end of the text at each place
+      - top_candidate_ids, top_candidate_logprobs: [N, S, 5], with `num_candidates`
       and what the sampler adds.
     """
     batch = settings.prefix_lengths.shape[0]
@@ -104,9 +119,15 @@ def initial_state(model: Any, settings: LoopSettings, seq_len: int) -> NestedMap
         done=jnp.zeros((batch,), jnp.bool),
         has_eos=jnp.zeros((batch,), jnp.bool),
         decode_lengths=jnp.full((batch,), seq_len, jnp.int32),
+        prefix_ends=settings.prefix_ends.astype(jnp.int32),
     )
     if settings.with_entropy:
         state.entropy = jnp.zeros((batch, seq_len), jnp.float32)
+    if settings.optimize_eos:
+        state.eos_logprobs = jnp.full((batch, seq_len), NO_LOGPROB, jnp.float32)
+        state.eos_ids = jnp.zeros((batch, seq_len), jnp.int32)
+    if settings.num_candidates is not None:
+        state.update(candidates.initial(batch, seq_len))
     if isinstance(settings.next_token_sampler, BaseNextTokenSampler):
         state = settings.next_token_sampler.init_decode_loop_state(
             state, model, batch, settings.eos_id
@@ -114,7 +135,9 @@ def initial_state(model: Any, settings: LoopSettings, seq_len: int) -> NestedMap
     return state
 
 
-def run_until(model: Any, settings: LoopSettings, state: NestedMap, last_step: int) -> NestedMap:
+def run_until(
+    model: Any, settings: LoopSettings, state: NestedMap, last_step: int | Int[Array, ""]
+) -> NestedMap:
     """Generates until all texts have ended or `last_step` is reached.
 
     The caches are carried by the loop, which changes them in place.
@@ -140,13 +163,18 @@ def run_steps(model: Any, settings: LoopSettings, state: NestedMap, num_steps: i
     """Generates a fixed number of steps; the summaries of all steps are stacked."""
 
     def body(model: Any, state: NestedMap, _: None) -> tuple[NestedMap, None]:
+        model.add_summary("time_step", state.step)
         state = next_state(model, settings, state)
         model.add_summary("new_ids", state.output_ids[:, state.step])
         return state, None
 
     scan = nn.scan(
         body,
-        variable_broadcast=[base_layer.PARAMS, base_layer.NON_TRAINABLE],
+        variable_broadcast=[
+            base_layer.PARAMS,
+            base_layer.NON_TRAINABLE,
+            base_layer.PREFIX_DECODE_CACHE,
+        ],
         variable_carry=base_layer.DECODE_CACHE,
         variable_axes={base_layer.SUMMARIES: 0},
         split_rngs={base_layer.RANDOM: True},
@@ -160,21 +188,24 @@ def next_state(model: Any, settings: LoopSettings, state: NestedMap) -> NestedMa
     step = state.step
     ids = lax.dynamic_index_in_dim(state.output_ids, step, axis=1, keepdims=False)
     logits = settings.extend_step_fn(model, ids, state.segment_pos, state)
-    num_generated = step + 2 - settings.prefix_ends  # [N], with the token that is chosen now
+    if settings.guidance_scale is not None:
+        logits = guidance.mix(logits, settings.guidance_scale)
+    model.add_summary("sample_logits", logits)
+    num_generated = step + 2 - state.prefix_ends  # [N], with the token that is chosen now
     in_prefix = num_generated <= 0
 
-    allowed = _without_early_eos(logits, settings, num_generated)
+    allowed = _without_forbidden_eos(logits, settings, num_generated)
     chosen = settings.next_token_sampler(
         model, allowed, settings.temperature, state, **settings.sampler_kwargs
     )
+    if settings.guidance_scale is not None:
+        for name in ("new_ids", "logprobs_at_new_ids"):
+            if name in chosen:
+                chosen[name] = guidance.copy_to_pairs(chosen[name], settings.guidance_scale)
     new_ids = chosen.new_ids.astype(jnp.int32)
     if settings.max_prefix_len is None:
         new_ids = jnp.where(in_prefix, _prefix_column(settings.prefix_ids, step + 1), new_ids)
     new_ids = jnp.where(state.done, 0, new_ids)
-    if settings.use_sampler_logprobs and "logprobs_at_new_ids" in chosen:
-        logprobs = chosen.logprobs_at_new_ids.astype(jnp.float32)
-    else:
-        logprobs = _logprobs_of(logits, new_ids)
 
     new = NestedMap(state)
     for name, value in chosen.items():
@@ -183,14 +214,58 @@ def next_state(model: Any, settings: LoopSettings, state: NestedMap) -> NestedMa
     new.step = step + 1
     new.segment_pos = state.segment_pos + 1
     new.output_ids = _write_column(state.output_ids, new_ids, step + 1)
+    _record_scores(settings, state, new, logits, chosen, new_ids)
+    _record_ends(settings, state, new, new_ids, num_generated)
+    if settings.callback is not None:
+        is_last = new.step >= new.output_ids.shape[1] - 1
+        maybe_report(
+            settings.callback,
+            new,
+            prefix_lengths=settings.prefix_lengths,
+            num_samples=settings.num_samples,
+            is_last=is_last,
+        )
+    return new
+
+
+def _record_scores(
+    settings: LoopSettings,
+    state: NestedMap,
+    new: NestedMap,
+    logits: Float[Array, "N V"],
+    chosen: NestedMap,
+    new_ids: Int[Array, " N"],
+) -> None:
+    """Writes what is reported of the new tokens, from `state` to `new`."""
+    if settings.use_sampler_logprobs and "logprobs_at_new_ids" in chosen:
+        logprobs = chosen.logprobs_at_new_ids.astype(jnp.float32)
+    else:
+        logprobs = logprobs_of(logits, new_ids)
     logprobs = jnp.where(state.done, NO_LOGPROB, logprobs)
-    new.logprobs = _write_column(state.logprobs, logprobs, step + 1)
+    new.logprobs = _write_column(state.logprobs, logprobs, new.step)
     if settings.with_entropy:
         entropy = jnp.where(state.done, 0.0, _entropy(logits))
-        new.entropy = _write_column(state.entropy, entropy, step + 1)
+        new.entropy = _write_column(state.entropy, entropy, new.step)
+    if settings.num_candidates is not None:
+        step = state.step - state.start_step
+        new.update(candidates.record(state, logits, settings.num_candidates, state.done, step))
+    if settings.optimize_eos:
+        may_end = ~state.done & (new.step + 1 - state.prefix_ends > settings.min_steps)
+        of_eos, eos_ids = best_end.eos_logprobs(logits, settings.eos_id, may_end)
+        new.eos_logprobs = _write_column(state.eos_logprobs, of_eos, new.step)
+        new.eos_ids = _write_column(state.eos_ids, eos_ids, new.step)
 
-    ended = _ends(settings, new.output_ids, new_ids, step + 1)
-    ended &= (num_generated > settings.min_steps) & ~in_prefix & ~state.done
+
+def _record_ends(
+    settings: LoopSettings,
+    state: NestedMap,
+    new: NestedMap,
+    new_ids: Int[Array, " N"],
+    num_generated: Int[Array, " N"],
+) -> None:
+    """Writes which texts end with the new tokens, from `state` to `new`."""
+    ended = _ends(settings, new.output_ids, new_ids, new.step)
+    ended &= (num_generated > jnp.maximum(settings.min_steps, 0)) & ~state.done
     new.has_eos = state.has_eos | ended
     limit = jnp.full_like(num_generated, settings.max_steps)
     if settings.per_example_max_steps is not None:
@@ -200,7 +275,6 @@ def next_state(model: Any, settings: LoopSettings, state: NestedMap) -> NestedMa
         new.done = settings.constraint(settings.enforce_constraint, new)
     length = settings.prefix_lengths + num_generated
     new.decode_lengths = jnp.where(new.done & ~state.done, length, state.decode_lengths)
-    return new
 
 
 def _prefix_column(prefix_ids: Int[Array, "N P"], step: Int[Array, ""]) -> Int[Array, " N"]:
@@ -216,7 +290,7 @@ def _write_column(
     return lax.dynamic_update_slice_in_dim(x, column[:, jnp.newaxis].astype(x.dtype), step, axis=1)
 
 
-def _logprobs_of(logits: Float[Array, "N V"], ids: Int[Array, " N"]) -> Float[Array, " N"]:
+def logprobs_of(logits: Float[Array, "N V"], ids: Int[Array, " N"]) -> Float[Array, " N"]:
     """Log-probabilities of tokens, float32."""
     wide = logits.astype(jnp.float32)
     chosen = jnp.take_along_axis(wide, ids[:, jnp.newaxis], axis=-1)[:, 0]
@@ -234,15 +308,16 @@ def is_stop_sequences(eos_id: int | Sequence[int] | Shaped[Array, "..."] | None)
     return hasattr(eos_id, "ndim") and eos_id.ndim == 2  # pyright: ignore[reportOptionalMemberAccess,reportAttributeAccessIssue]
 
 
-def _without_early_eos(
+def _without_forbidden_eos(
     logits: Float[Array, "N V"], settings: LoopSettings, num_generated: Int[Array, " N"]
 ) -> Float[Array, "N V"]:
-    """Hides end-of-text tokens from the sampler in the first `min_steps` tokens."""
+    """Hides end-of-text tokens from the sampler where texts must not end."""
+    if settings.optimize_eos:
+        return best_end.without_eos(logits, settings.eos_id)
     if settings.min_steps <= 0 or settings.eos_id is None or is_stop_sequences(settings.eos_id):
         return logits
-    is_eos = has_any_eos(jnp.arange(logits.shape[-1]), settings.eos_id)[jnp.newaxis]
     too_early = (num_generated <= settings.min_steps)[:, jnp.newaxis]
-    return jnp.where(is_eos & too_early, py_utils.get_large_negative_number(logits.dtype), logits)
+    return jnp.where(too_early, best_end.without_eos(logits, settings.eos_id), logits)
 
 
 def _ends(

@@ -42,13 +42,13 @@ class DecoderHParams:
         the next. None: no limit but `seqlen`.
       fprop_for_prefix: Fill the caches with one call over the prefixes, which are aligned to the
         right, not token by token.
-      lazy_prefix_broadcast: Samples share the cache of their prefix. Not built yet.
+      lazy_prefix_broadcast: Samples, or beginnings in beam search, share the cache of their prefix;
+        with an attention that can do that, such as `DotProductAttentionWithLPB`.
       decode_loop_mesh_axes_transpose: Real mesh axis by the annotated one, in the decoding loop.
-        Not built yet.
       emb_lookup_style: For serving; not read here.
       process_result_fn: Applied to (model, results) at the end.
       use_extra_input_kwargs: Pass `extra_input_kwargs` of the batch to the model.
-      num_cache_slots: For continuous batching, which is not built yet.
+      num_cache_slots: Texts that are generated at once, in continuous batching.
       precompute_kv_cache_prefix_ids: For serving; not read here.
     """
 
@@ -94,9 +94,10 @@ class SampleDecoderHParams(DecoderHParams):
       use_top_k_for_logprobs: Report log-probabilities among the k most likely tokens.
       early_exit: Stop when all samples have ended. False: run a fixed number of steps, which also
         reports summaries of each.
-      optimize_eos: Generate without end-of-text tokens, and cut each text where it is best ended.
-      controlled_decoding: Not built yet.
-      cf_guidance_scale: Scale of classifier-free guidance. Not built yet.
+      optimize_eos: Generate without end-of-text tokens, and end each text where that is likeliest.
+      controlled_decoding: Draw each block of tokens several times, and go on with the likeliest.
+      cf_guidance_scale: Scale of classifier-free guidance, or a list with one for each sample; 1 is
+        the model as it is. None: no guidance.
       sample_constraint: Config of a condition that ends samples.
       vanilla_sample_decode: Use the plain sampler, without an axis of samples.
     """
@@ -123,13 +124,14 @@ class SampleDecoderHParams(DecoderHParams):
 
 @dataclasses.dataclass
 class BeamSearchHParams(DecoderHParams):
-    """Keeps the `beam_size` best beginnings. The search itself is not built yet.
+    """Keeps the `beam_size` best beginnings; see `beam_search`.
 
     Attributes:
       beam_size: Beginnings to keep.
       tokens_per_beam: Continuations of each that are looked at; None: `beam_size`.
       length_norm_alpha: Exponent of the length by which scores are divided.
-      early_exit: Stop when no beginning can become better than the worst finished text.
+      early_exit: An end of text is a token like others: an ended text stays among the beginnings,
+        and the search stops when all of these have ended.
       use_matmul_beam_shuffle: Reorder caches with matrix products.
       output_id_offset: Number added to each token of the results.
     """
@@ -144,4 +146,4 @@ class BeamSearchHParams(DecoderHParams):
 
 @dataclasses.dataclass
 class FlatBeamSearchHParams(BeamSearchHParams):
-    """Beam search over a flat list of beginnings. The search itself is not built yet."""
+    """Beam search that masks caches, not reorders them; only for `flat_beam_search`."""

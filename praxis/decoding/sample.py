@@ -1,25 +1,26 @@
 """Generation of samples, or of the most likely tokens, with a model that keeps a cache."""
 
-import itertools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped
 
-from praxis import py_utils
-from praxis.decoding import loop, prefix
+from praxis import base_layer, py_utils
+from praxis.decoding import best_end, blocks, caches, guidance, loop, mesh, prefix
 from praxis.decoding.constraint import BaseSampleTerminationConstraint
 from praxis.decoding.extend import coerce_to_expanded_extend_step_fn
-from praxis.decoding.samplers import DUMMY_PRNG_KEY, BaseNextTokenSampler, DefaultNextTokenSampler
+from praxis.decoding.repeater import Repeater
+from praxis.decoding.samplers import BaseNextTokenSampler, DefaultNextTokenSampler
 from praxis.decoding.samples_axis import sort_samples_by_scores, split_batch_dim
+from praxis.decoding.settings import SampleSettings
 from praxis.decoding.state import batch_broadcast_state_fn, left_align_tensor, pad_state_fn
+from praxis.decoding.steps import DecodeSteps
 
 NestedMap = py_utils.NestedMap
-DecodeSteps = int | Sequence[int] | None
 
 # Entries of the state of the loop that are no results.
-INTERNAL = ("step", "start_step", "segment_pos", "done", "has_eos")
+INTERNAL = ("step", "start_step", "segment_pos", "done", "has_eos", "prefix_ends")
 
 
 def greedy_decode(
@@ -113,7 +114,8 @@ def sample_decode(
       extend_step_fn: (model, ids [N], segment_pos [N]) -> logits [N, V], with N = B or B * n, which
         adds a token to the caches.
       transform_state_fn: (model, fn), which replaces the caches by `fn(x, batch_dim, time_dim)`.
-      lazy_broadcast_prefix_fn: Not built yet; has to be None.
+      lazy_broadcast_prefix_fn: (model, n, steps): samples share the caches of their prefix, with
+        `fprop_for_prefix`. None repeats these.
       next_token_sampler: A `BaseNextTokenSampler`.
       prefix_ids: [B, P], tokens; with `fprop_for_prefix` aligned to the right in the first
         `max_prefix_len` columns.
@@ -121,7 +123,9 @@ def sample_decode(
       seq_len: S, the width of the results.
       num_samples: n, continuations of each prefix.
       fprop_fn: (model, prefix_ids, prefix_paddings), which fills the caches.
-      cf_guidance_scale: Not built yet; has to be None.
+      cf_guidance_scale: Scale of classifier-free guidance: a number, a list [n], or an array
+        [B / 2] or [B / 2, n]. Rows then come in pairs, with the condition and without, and what is
+        given by row is given by pair. None: no guidance.
       fprop_for_prefix: `fprop_fn` fills the caches with the prefixes. False: it makes caches of
         length 1, and the loop feeds the prefixes.
       temperature: Factor of the noise, of all, or [B], or [B, n].
@@ -135,21 +139,22 @@ def sample_decode(
       prefix_lengths: [B]; None takes them from the paddings.
       eos_id: Token or tokens that end a text, or a stop sequence for each row, [B, L], padded with
         zeros at the front.
-      result_callback: Not built yet; has to be None.
-      decode_loop_mesh_axes_transpose: Not built yet; has to be None.
-      model_var_pspecs: Only for `decode_loop_mesh_axes_transpose`.
+      result_callback: A `StreamingResultCallback`.
+      decode_loop_mesh_axes_transpose: Real mesh axis by the annotated one, in the loop.
+      model_var_pspecs: PartitionSpecs of the parameters, for `decode_loop_mesh_axes_transpose`.
       return_result_for_suffix_score: Return the state of the loop, see `loop.initial_state`.
       sort_samples: Sort samples by falling log-probability.
       top_k_recall_target: Below 1, sort approximately.
       early_exit: Stop when all texts have ended; False runs all steps and stacks summaries.
       use_top_k_for_logprobs: Report the log-probabilities of the sampler.
-      controlled_decoding: Not built yet; has to be None.
+      controlled_decoding: `ControlledDecodingHParams`: of each block of tokens, several are drawn,
+        and the likeliest one goes on. None: no blocks.
       return_entropy_score: Report `entropy` too.
       process_result_fn: Applied to (model, results) at the end.
-      optimize_eos: Not built yet; has to be False.
+      optimize_eos: Generate without end-of-text tokens, and end each text where it is likeliest.
       sample_constraint: What else ends texts.
       enforce_sample_constraints: [B, ...], its first argument.
-      num_per_token_logprobs: Not built yet; has to be None.
+      num_per_token_logprobs: [B], likeliest tokens to report for each token, at most 5.
       min_decode_steps: Tokens to generate before a text may end.
 
     Returns:
@@ -161,85 +166,28 @@ def sample_decode(
       - prefix_ids: [B, n, P], zeros behind the prefix
       - prefix_lengths, original_lengths: [B, n]
       - entropy: [B, n, S], with `return_entropy_score`, nats
+      - top_candidate_ids, top_candidate_logprobs: [B, n, S, 5], with `num_per_token_logprobs`, by
+        number of the generated token, not by place; id 0 and 1 where there is none
+      With guidance these are the results of the rows with the condition, [B / 2, n, ...].
 
     Raises:
       ValueError: if arguments do not go together.
-      NotImplementedError: for what is not built yet.
     """
-    _refuse_unbuilt(
-        decode_loop_mesh_axes_transpose=decode_loop_mesh_axes_transpose,
-        lazy_broadcast_prefix_fn=lazy_broadcast_prefix_fn,
-    )
-    longest_steps = decode_steps(max_decode_steps, seq_len)
     if fprop_fn is None or transform_state_fn is None:
         raise ValueError(
             "sample_decode: fprop_fn and transform_state_fn are needed to make the caches, got "
             f"{fprop_fn} and {transform_state_fn}."
         )
+    settings = SampleSettings.of(locals())
     fprop_fn(model, prefix_ids, prefix_paddings)
-    room = longest_steps[0] if fprop_for_prefix else seq_len - 1
-    transform_state_fn(model, pad_state_fn(room))
-    result = sample_decode_after_fprop(
-        model,
-        extend_step_fn,
-        transform_state_fn,
-        lazy_broadcast_prefix_fn,
-        next_token_sampler,
-        prefix_ids,
-        prefix_paddings,
-        seq_len,
-        num_samples,
-        cf_guidance_scale=cf_guidance_scale,
-        fprop_for_prefix=fprop_for_prefix,
-        temperature=temperature,
-        gumbel_prng_key=gumbel_prng_key,
-        per_example_top_p=per_example_top_p,
-        per_example_top_k=per_example_top_k,
-        max_prefix_len=max_prefix_len,
-        max_decode_steps=max_decode_steps,
-        per_example_max_decode_steps=per_example_max_decode_steps,
-        prefix_lengths=prefix_lengths,
-        eos_id=eos_id,
-        result_callback=result_callback,
-        return_result_for_suffix_score=return_result_for_suffix_score,
-        sort_samples=sort_samples,
-        top_k_recall_target=top_k_recall_target,
-        early_exit=early_exit,
-        use_top_k_for_logprobs=use_top_k_for_logprobs,
-        controlled_decoding=controlled_decoding,
-        return_entropy_score=return_entropy_score,
-        optimize_eos=optimize_eos,
-        sample_constraint=sample_constraint,
-        enforce_sample_constraints=enforce_sample_constraints,
-        num_per_token_logprobs=num_per_token_logprobs,
-        min_decode_steps=min_decode_steps,
-    )
-    return result if process_result_fn is None else process_result_fn(model, result)
-
-
-def decode_steps(max_decode_steps: DecodeSteps, seq_len: int) -> list[int]:
-    """The numbers of tokens to generate after which caches grow; the last is the limit.
-
-    Raises:
-      ValueError: if they are not positive and increasing.
-    """
-    if max_decode_steps is None:
-        return [seq_len]
-    steps = [max_decode_steps] if isinstance(max_decode_steps, int) else list(max_decode_steps)
-    if not steps or steps[0] < 1 or any(a >= b for a, b in itertools.pairwise(steps)):
-        raise ValueError(
-            f"sample_decode: max_decode_steps is {max_decode_steps}, expected at least 1 token, or "
-            "an increasing list of such numbers."
+    with mesh.maybe_decode_mesh_transpose(model, decode_loop_mesh_axes_transpose):
+        model = mesh.maybe_reshard_mdl_for_decode(
+            model, decode_loop_mesh_axes_transpose, model_var_pspecs, transform_state_fn
         )
-    return steps
-
-
-def _refuse_unbuilt(**settings: Any) -> None:
-    for name, value in settings.items():
-        if value is not None and value is not False:
-            raise NotImplementedError(
-                f"sample_decode: {name} = {value!r} is not built yet. Leave it at its default."
-            )
+        if lazy_broadcast_prefix_fn is None:
+            transform_state_fn(model, pad_state_fn(settings.room))
+        result = _sample(model, settings)
+    return result if process_result_fn is None else process_result_fn(model, result)
 
 
 def sample_decode_after_fprop(
@@ -277,155 +225,155 @@ def sample_decode_after_fprop(
     num_per_token_logprobs: Shaped[Array, "..."] | None = None,
     min_decode_steps: int = 0,
 ) -> NestedMap:
-    """As `sample_decode`, where the caches are filled and have room for the first steps."""
-    _refuse_unbuilt(
-        cf_guidance_scale=cf_guidance_scale,
-        lazy_broadcast_prefix_fn=lazy_broadcast_prefix_fn,
-        result_callback=result_callback,
-        controlled_decoding=controlled_decoding,
-        optimize_eos=optimize_eos,
-        num_per_token_logprobs=num_per_token_logprobs,
+    """As `sample_decode`, where the caches are filled with the prefixes.
+
+    Without `lazy_broadcast_prefix_fn` they have room for the first steps too.
+    """
+    return _sample(model, SampleSettings.of(locals()))
+
+
+def default_settings(**arguments: Any) -> SampleSettings:
+    """The settings with the given arguments of `sample_decode`, and the defaults of the others."""
+    parameters = inspect.signature(sample_decode_after_fprop).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return SampleSettings.of(defaults | arguments)
+
+
+def _sample(model: Any, settings: SampleSettings) -> NestedMap:
+    """Repeats the caches of the prefixes for their samples, and runs the loop."""
+    repeat = Repeater(
+        settings.prefix_ids.shape[0],
+        settings.copies,
+        pairs=settings.cf_guidance_scale is not None,
     )
-    if (sample_constraint is None) != (enforce_sample_constraints is None):
-        raise ValueError(
-            "sample_decode: sample_constraint and enforce_sample_constraints go together, got "
-            f"{sample_constraint} and {enforce_sample_constraints}."
+    loop_settings = settings_of_loop(settings, repeat)
+    if settings.lazy_broadcast_prefix_fn is not None:
+        caches.share_prefix(
+            model,
+            settings.transform_state_fn,
+            settings.lazy_broadcast_prefix_fn,
+            copies=settings.copies,
+            room=settings.steps[0],
         )
-    original_lengths = jnp.sum((prefix_paddings == 0).astype(jnp.int32), axis=1)
-    if prefix_lengths is None:
-        prefix_lengths = original_lengths
-    max_prefix_len = prefix_ids.shape[1] if max_prefix_len is None else max_prefix_len
-    steps = decode_steps(max_decode_steps, seq_len)
-    repeat = Repeater(prefix_ids.shape[0], num_samples)
-    settings = loop.LoopSettings(
-        extend_step_fn=coerce_to_expanded_extend_step_fn(extend_step_fn),
-        next_token_sampler=next_token_sampler,
-        sampler_kwargs=repeat.given(
-            per_example_top_p=per_example_top_p,
-            per_example_top_k=per_example_top_k,
-            gumbel_prng_key=repeat.seeds(gumbel_prng_key),
-        ),
-        temperature=repeat.temperature(temperature),
-        prefix_ids=repeat("prefix_ids", prefix_ids),
-        prefix_lengths=repeat("prefix_lengths", prefix_lengths),
-        max_prefix_len=max_prefix_len if fprop_for_prefix else None,
-        eos_id=repeat("eos_id", eos_id) if loop.is_stop_sequences(eos_id) else eos_id,
-        max_steps=steps[-1],
-        per_example_max_steps=repeat("per_example_max_decode_steps", per_example_max_decode_steps),
-        min_steps=min_decode_steps,
-        use_sampler_logprobs=use_top_k_for_logprobs,
-        with_entropy=return_entropy_score,
-        constraint=sample_constraint,
-        enforce_constraint=repeat("enforce_sample_constraints", enforce_sample_constraints),
-    )
-    if num_samples > 1:
-        transform_state_fn(model, batch_broadcast_state_fn(num_samples))
-    state = loop.initial_state(model, settings, seq_len)
-    state = _run(model, settings, state, transform_state_fn, steps, seq_len, early_exit)
-    if isinstance(next_token_sampler, BaseNextTokenSampler):
-        state = next_token_sampler.post_process_decode_loop_state(state)
-    if return_result_for_suffix_score:
+    elif settings.copies > 1:
+        settings.transform_state_fn(model, batch_broadcast_state_fn(settings.copies))
+    state = loop.initial_state(model, loop_settings, settings.seq_len)
+    callback = settings.result_callback
+    if callback is not None and callback.init_fn is not None:
+        callback.init_fn((repeat.rows, settings.copies))
+    state = _run(model, settings, loop_settings, state)
+    if callback is not None and callback.done_fn is not None:
+        callback.done_fn()
+    if isinstance(settings.next_token_sampler, BaseNextTokenSampler):
+        state = settings.next_token_sampler.post_process_decode_loop_state(state)
+    if settings.return_result_for_suffix_score:
         return state
-    result = _result(state, settings, repeat("prefix_lengths", original_lengths))
-    result = result.Transform(lambda x: split_batch_dim(x, 0, num_samples))
-    if num_samples > 1 and sort_samples:
-        result = sort_samples_by_scores(result, top_k_recall_target)
-    return result
+    return _result(state, settings, loop_settings, repeat)
 
 
-class Repeater:
-    """Repeats what belongs to a row for each of its samples, so that these are neighbours."""
-
-    def __init__(self, batch: int, num_samples: int) -> None:
-        """For `batch` rows and `num_samples` of each."""
-        self.batch = batch
-        self.num_samples = num_samples
-
-    def __call__(self, name: str, x: Any) -> Any:
-        """Repeats [B, ...] to [B * n, ...]; None stays None.
-
-        Raises:
-          ValueError: if the first axis is not B.
-        """
-        if x is None:
-            return None
-        x = jnp.asarray(x)
-        if x.ndim < 1 or x.shape[0] != self.batch:
-            raise ValueError(
-                f"sample_decode: {name} has shape {x.shape}, expected one entry for each of the "
-                f"{self.batch} rows of the batch."
-            )
-        return jnp.repeat(x, self.num_samples, axis=0)
-
-    def given(self, **values: Any) -> dict[str, Any]:
-        """Repeats those of the values that are not None."""
-        return {
-            name: value if name == "gumbel_prng_key" else self(name, value)
-            for name, value in values.items()
-            if value is not None
-        }
-
-    def temperature(self, value: Any) -> Any:
-        """A number as it is; [B] and [B, n] as [B * n]."""
-        if value is None or isinstance(value, int | float):
-            return value
-        value = jnp.asarray(value)
-        if value.ndim == 0:
-            return value
-        if value.ndim == 2 and value.shape == (self.batch, self.num_samples):
-            return value.reshape(-1)
-        return self("temperature", value.reshape(-1) if value.shape[1:] == (1,) else value)
-
-    def seeds(self, value: Any) -> Any:
-        """A seed [B] or a key [B, 2] of each row, different for each of its samples."""
-        repeated = self("gumbel_prng_key", value)
-        if repeated is None or self.num_samples == 1:
-            return repeated
-        sample = jnp.tile(jnp.arange(self.num_samples, dtype=jnp.uint32), self.batch)
-        sample = sample.reshape(-1, *(1,) * (repeated.ndim - 1))
-        # An odd factor, so that the seeds of neighbouring rows do not meet. Dummies stay dummies.
-        varied = repeated.astype(jnp.uint32) + sample * jnp.uint32(0x9E3779B1)
-        return jnp.where(jnp.all(repeated == DUMMY_PRNG_KEY), DUMMY_PRNG_KEY, varied)
+def settings_of_loop(settings: SampleSettings, repeat: Repeater) -> loop.LoopSettings:
+    """The settings of the loop, with everything repeated for the samples."""
+    lengths = settings.prefix_lengths
+    eos_id = settings.eos_id
+    width = settings.prefix_ids.shape[1]
+    scale = settings.cf_guidance_scale
+    return loop.LoopSettings(
+        extend_step_fn=coerce_to_expanded_extend_step_fn(settings.extend_step_fn),
+        next_token_sampler=settings.next_token_sampler,
+        sampler_kwargs=repeat.given(
+            per_example_top_p=settings.per_example_top_p,
+            per_example_top_k=settings.per_example_top_k,
+        )
+        | repeat.seeds(settings.gumbel_prng_key),
+        temperature=repeat.temperature(settings.temperature),
+        prefix_ids=repeat.rows_of("prefix_ids", settings.prefix_ids),
+        prefix_lengths=repeat.rows_of(
+            "prefix_lengths", settings.original_lengths if lengths is None else lengths
+        ),
+        max_prefix_len=(settings.max_prefix_len or width) if settings.fprop_for_prefix else None,
+        eos_id=repeat("eos_id", eos_id) if loop.is_stop_sequences(eos_id) else eos_id,
+        max_steps=settings.steps[-1],
+        per_example_max_steps=repeat(
+            "per_example_max_decode_steps", settings.per_example_max_decode_steps
+        ),
+        min_steps=settings.min_decode_steps,
+        use_sampler_logprobs=settings.use_top_k_for_logprobs,
+        with_entropy=settings.return_entropy_score,
+        constraint=settings.sample_constraint,
+        enforce_constraint=repeat(
+            "enforce_sample_constraints", settings.enforce_sample_constraints
+        ),
+        guidance_scale=None
+        if scale is None
+        else guidance.scale_of_samples(scale, repeat.batch, settings.copies),
+        num_candidates=repeat("num_per_token_logprobs", settings.num_per_token_logprobs),
+        optimize_eos=settings.optimize_eos,
+        callback=settings.result_callback,
+        num_samples=settings.copies,
+    )
 
 
 def _run(
-    model: Any,
-    settings: loop.LoopSettings,
-    state: NestedMap,
-    transform_state_fn: Callable[..., Any],
-    steps: list[int],
-    seq_len: int,
-    early_exit: bool,
+    model: Any, settings: SampleSettings, loop_settings: loop.LoopSettings, state: NestedMap
 ) -> NestedMap:
     """Runs the loop; with several `steps`, one loop for each, with growing caches."""
-    if settings.max_prefix_len is None:
-        if not early_exit:
-            return loop.run_steps(model, settings, state, seq_len - 1)
-        return loop.run_until(model, settings, state, seq_len - 1)
-    if not early_exit:
-        transform_state_fn(model, pad_state_fn(steps[-1] - steps[0]))
-        return loop.run_steps(model, settings, state, seq_len - settings.max_prefix_len)
+    steps, seq_len = settings.steps, settings.seq_len
+    transform_state_fn = settings.transform_state_fn
+    max_prefix_len = loop_settings.max_prefix_len
+    if max_prefix_len is None:
+        if not settings.early_exit:
+            return loop.run_steps(model, loop_settings, state, seq_len - 1)
+        return loop.run_until(model, loop_settings, state, seq_len - 1)
+    if settings.controlled_decoding is not None:
+        return blocks.run_blocks(
+            model,
+            loop_settings,
+            state,
+            transform_state_fn,
+            settings.controlled_decoding,
+            last_step=min(seq_len - 1, max_prefix_len - 1 + steps[-1]),
+        )
+    if not settings.early_exit:
+        if steps[-1] > steps[0]:
+            transform_state_fn(model, pad_state_fn(steps[-1] - steps[0]))
+        return loop.run_steps(model, loop_settings, state, seq_len - max_prefix_len)
     for index, limit in enumerate(steps):
         if index:
             transform_state_fn(model, pad_state_fn(limit - steps[index - 1]))
-        last_step = min(seq_len - 1, settings.max_prefix_len - 1 + limit)
-        state = loop.run_until(model, settings, state, last_step)
+            if model.has_rng(base_layer.RANDOM):
+                model.next_prng_key()  # Else each loop would draw the noise of the first one.
+        last_step = min(seq_len - 1, max_prefix_len - 1 + limit)
+        state = loop.run_until(model, loop_settings, state, last_step)
     return state
 
 
 def _result(
-    state: NestedMap, settings: loop.LoopSettings, original_lengths: Int[Array, " N"]
+    state: NestedMap,
+    settings: SampleSettings,
+    loop_settings: loop.LoopSettings,
+    repeat: Repeater,
 ) -> NestedMap:
-    """The results with rows [N], aligned to the left."""
+    """The results with rows [B, n], aligned to the left."""
     result = NestedMap({name: x for name, x in state.items() if name not in INTERNAL})
-    result.prefix_ids = settings.prefix_ids
-    if settings.max_prefix_len is not None:
+    lengths, max_prefix_len = loop_settings.prefix_lengths, loop_settings.max_prefix_len
+    if settings.optimize_eos:
+        shift = 0 if max_prefix_len is None else lengths - max_prefix_len
+        result = best_end.collect_results_to_optimize_eos(result, shift)
+    result.prefix_ids = loop_settings.prefix_ids
+    if max_prefix_len is not None:
         for name in ("output_ids", "logprobs", "prefix_ids", "entropy"):
             if name in result:
-                result[name] = left_align_tensor(
-                    result[name], settings.prefix_lengths, settings.max_prefix_len
-                )
-    result.prefix_ids = prefix.left_aligned(result.prefix_ids, settings.prefix_lengths)
-    result.prefix_lengths = settings.prefix_lengths
-    result.original_lengths = original_lengths
+                result[name] = left_align_tensor(result[name], lengths, max_prefix_len)
+    result.prefix_ids = prefix.left_aligned(result.prefix_ids, lengths)
+    result.prefix_lengths = lengths
+    result.original_lengths = repeat.rows_of("prefix_paddings", settings.original_lengths)
+    result = result.Transform(lambda x: split_batch_dim(x, 0, settings.copies))
+    if repeat.pairs:
+        result = result.Transform(guidance.conditioned)
+    if settings.controlled_decoding is not None:
+        # All candidates of the last block are copies of the chosen one.
+        every = settings.controlled_decoding.block_num_samples
+        result = result.Transform(lambda x: x[:, ::every])
+    if settings.num_samples > 1 and settings.sort_samples:
+        result = sort_samples_by_scores(result, settings.top_k_recall_target)
     return result

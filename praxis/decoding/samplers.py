@@ -484,7 +484,8 @@ class DefaultNextTokenSampler(BaseNextTokenSampler):
             return None
         if seeds is None:
             return model.next_prng_key()
-        step = decode_loop_state.step
+        # Counted from the first token, so that the noise does not depend on the width of prefixes.
+        step = decode_loop_state.step - decode_loop_state.get("start_step", 0)
         keys = jax.vmap(jax.random.PRNGKey)(seeds) if seeds.ndim == 1 else seeds
         keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys)
         own = jax.random.split(model.next_prng_key(), batch)

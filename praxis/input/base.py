@@ -11,6 +11,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from praxis import pax_fiddle, pytypes
+from praxis.config.hparams_view import HParamsView
 from praxis.config.parameterizable import FiddleBaseParameterizable
 from praxis.input import batch as batch_lib
 from praxis.input import state as state_lib
@@ -119,12 +120,12 @@ class BaseInput(FiddleBaseParameterizable):
             )
 
     @classmethod
-    def get_batch_size(cls, params: pax_fiddle.Config) -> int:
+    def get_batch_size(cls, params: pax_fiddle.Config | HParamsView) -> int:
         """Rows of a batch of one process, before padding."""
         return params.batch_size
 
     @classmethod
-    def get_global_batch_size(cls, params: pax_fiddle.Config) -> int:
+    def get_global_batch_size(cls, params: pax_fiddle.Config | HParamsView) -> int:
         """Rows of a batch of all processes, before padding."""
         return cls.get_batch_size(params) * (params.num_infeed_hosts or 1)
 

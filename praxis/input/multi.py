@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from praxis import pax_fiddle, pytypes
+from praxis.config.hparams_view import HParamsView
 from praxis.core.nested_map import NestedMap
 from praxis.input import children
 from praxis.input import state as state_lib
@@ -64,7 +65,7 @@ class MultiInput(BaseInput):
             )
 
     @classmethod
-    def get_batch_size(cls, params: pax_fiddle.Config) -> int:
+    def get_batch_size(cls, params: pax_fiddle.Config | HParamsView) -> int:
         """The outer batch: the greatest common divisor of the children's."""
         return _outer_batch(params.input_to_params)
 

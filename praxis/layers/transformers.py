@@ -7,16 +7,24 @@ from praxis.layers.transformer.masks import (
     compute_attention_masks_for_extend_step,
     compute_attention_masks_for_fprop,
 )
+from praxis.layers.transformer.moe import TransformerFeedForwardMoe
+from praxis.layers.transformer.pipelined_stack import (
+    PipelineCompatibleStackedTransformerRepeated,
+    PipelinedTransformer,
+)
 from praxis.layers.transformer.remat import AutodiffCheckpointType
 from praxis.layers.transformer.repeat_stack import StackedTransformerRepeated
 from praxis.layers.transformer.stack import StackedTransformer
 
 __all__ = [
     "AutodiffCheckpointType",
+    "PipelineCompatibleStackedTransformerRepeated",
+    "PipelinedTransformer",
     "StackedTransformer",
     "StackedTransformerRepeated",
     "Transformer",
     "TransformerFeedForward",
+    "TransformerFeedForwardMoe",
     "WeightHParams",
     "WeightInit",
     "compute_attention_masks_for_extend_step",

@@ -103,6 +103,16 @@ def _align(padding: Array, inputs: Array, axis: int) -> Array:
     return padding.reshape(padding.shape + (1,) * (inputs.ndim - padding.ndim))
 
 
+def _check_broadcast(padding: Array, inputs: Array) -> None:
+    try:
+        np.broadcast_shapes(padding.shape, inputs.shape)
+    except ValueError as error:
+        raise ValueError(
+            f"apply_padding: padding of shape {padding.shape} does not broadcast against inputs of "
+            f"shape {inputs.shape}. For paddings [B, T] of inputs [B, T, D] pass axis=0."
+        ) from error
+
+
 def apply_padding(
     inputs: Shaped[AnyArray, "..."],
     padding: Shaped[AnyArray, "..."],
@@ -125,11 +135,12 @@ def apply_padding(
       The inputs with padded places replaced, in their dtype.
 
     Raises:
-      ValueError: if the padding cannot be aligned with the inputs at `axis`.
+      ValueError: if the padding cannot be aligned with the inputs at `axis`, or broadcast.
     """
     inputs, padding = jnp.asarray(inputs), jnp.asarray(padding)
     if axis is not None:
         padding = _align(padding, inputs, axis)
+    _check_broadcast(padding, inputs)
     if use_select:
         fill = jnp.asarray(0 if pad_value is None else pad_value, inputs.dtype)
         return jnp.where(padding > 0, fill, inputs)

@@ -39,10 +39,12 @@ def tree(count, wide=False):
 
 
 def test_plain_call_returns_objects():
+    """Behaviour 31."""
     assert tree(2) == Item("root", [Item(0), Item(1)])
 
 
 def test_as_buildable_inlines_and_allows_control_flow():
+    """Behaviour 31."""
     config = tree.as_buildable(2, wide=True)
     assert type(config) is pax_fiddle.Config and config.value == "root"
     assert config.children[:2] == [pax_fiddle.Config(Item, 0), pax_fiddle.Config(Item, 1)]
@@ -51,6 +53,7 @@ def test_as_buildable_inlines_and_allows_control_flow():
 
 
 def test_methods():
+    """Behaviour 31."""
     assert Item.pair(3) == Item(3, [Item(1), Item(2)])
     config = Item.pair.as_buildable(3)
     assert config.cls is Item and config.children[1] == pax_fiddle.Config(Item, 2)

@@ -19,6 +19,7 @@ def unloaded():
 
 
 def test_first_use_imports_and_replaces_the_global(unloaded, caplog):
+    """Behaviour 98."""
     module_globals = {}
     lazy: Any = LazyLoader("pulldom", module_globals, NAME, warning="pulldom is slow")
     module_globals["pulldom"] = lazy
@@ -32,6 +33,7 @@ def test_first_use_imports_and_replaces_the_global(unloaded, caplog):
 
 
 def test_nothing_is_imported_before_use(unloaded):
+    """Behaviour 98."""
     lazy: Any = LazyLoader("pulldom", {}, NAME)
     repr(lazy)
     inspect.unwrap(lazy)
@@ -42,6 +44,7 @@ def test_nothing_is_imported_before_use(unloaded):
 
 
 def test_missing_module_fails_at_first_use():
+    """Behaviour 98."""
     lazy: Any = LazyLoader("missing", {}, "no_such_module")
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         _ = lazy.attribute

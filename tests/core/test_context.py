@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from praxis import base_layer
+from praxis import base_layer, pax_fiddle
 from praxis.base_layer import BaseLayer, JaxContext, SummaryType, WeightHParams, WeightInit
+from praxis.layers import repeats
 
 KEY = jax.random.PRNGKey(0)
 
@@ -86,6 +87,22 @@ def test_verbosity(verbosity, kept):
     assert "summaries" in summaries(jnp.ones(()), verbosity=verbosity)
 
 
+def test_dropped_summaries_are_not_evaluated():
+    """Behaviour 86: neither above the verbosity nor where summaries are not collected."""
+    called = []
+
+    class Lazy(BaseLayer):
+        def __call__(self, verbosity: int) -> None:
+            self.add_summary("x", lambda: called.append(verbosity) or 1.0, verbosity=verbosity)
+
+    layer = Lazy()
+    with JaxContext.new_context(hparams=JaxContext.HParams(summary_verbosity=3)):
+        layer.apply({}, 4, mutable=True)
+        layer.apply({}, 3)
+        layer.apply({}, 2, mutable=True)
+    assert called == [2]
+
+
 @pytest.mark.parametrize("kind", list(SummaryType))
 def test_key_suffixes(kind):
     """Behaviour 87."""
@@ -95,6 +112,7 @@ def test_key_suffixes(kind):
 
 
 def test_unknown_key():
+    """Behaviour 87."""
     with pytest.raises(ValueError, match="'loss' has no type"):
         base_layer.get_summary_type_from_key("loss")
 
@@ -120,6 +138,17 @@ def test_batch_dim_of_summaries(kind, shape, want):
     """Behaviour 89."""
     got = summaries(jnp.ones(shape), kind=kind)["summaries"]
     assert [x.shape for x in got.values()] == [want]
+
+
+def test_losses_of_a_loop_are_summed():
+    """Behaviour 90: values and weights; dropped where the collection is not mutable."""
+    config = pax_fiddle.Config(repeats.Repeat, sub_tpl=Reports.config(), x_times=3, name="loop")
+    layer = config.Instantiate()
+    x = jnp.ones(2)
+    _, updated = layer.apply(layer.init(KEY, x), x, mutable=["aux_loss"])
+    loss = updated["aux_loss"]["sub"]["loss"]
+    assert (float(loss.value), float(loss.weight)) == (6.0, 3.0)
+    np.testing.assert_array_equal(layer.apply({}, x), x)
 
 
 def test_image_of_wrong_rank():
@@ -218,6 +247,10 @@ def test_maybe_shard_under_a_mesh():
     auto = (jax.sharding.AxisType.Auto,) * 2
     mesh = jax.make_mesh((4, 2), ("data", "mdl"), axis_types=auto)
     with jax.set_mesh(mesh):
+        free = jax.make_jaxpr(
+            lambda x: base_layer.maybe_shard(x, ["data", "mdl"], ["data", "mdl"], [1])
+        )(x)
+        assert free.eqns[0].params["unconstrained_dims"] == {1}
         sharded = jax.jit(lambda x: base_layer.maybe_shard(x, ["data", "mdl"], ["data", "mdl"]))(x)
         assert sharded.sharding.spec == PartitionSpec("data", "mdl")
         renamed = JaxContext.HParams(mesh_axes_transpose={"data": "mdl", "mdl": "data"})

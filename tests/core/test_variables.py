@@ -100,6 +100,8 @@ def test_apply_returns_a_pair_when_asked():
 
 @pytest.mark.parametrize("name", ["wrong", "count"])
 def test_update_var_checks_name_and_shape(name):
+    """Behaviour 61."""
+
     class Wrong(Counter):
         def __call__(self, x: jax.Array) -> jax.Array:
             self.update_var(name, jnp.zeros(5))
@@ -110,6 +112,8 @@ def test_update_var_checks_name_and_shape(name):
 
 
 def test_update_var_keeps_the_dtype():
+    """Behaviour 61."""
+
     class Ints(Counter):
         def __call__(self, x: jax.Array) -> jax.Array:
             self.update_var("count", jnp.arange(3))
@@ -188,6 +192,8 @@ def test_variable_with_the_name_of_an_attribute(name):
 
 
 def test_variable_declared_twice():
+    """Behaviour 57."""
+
     class Twice(Counter):
         def setup(self) -> None:
             super().setup()
@@ -220,6 +226,7 @@ def test_missing_variables_are_named():
 
 
 def test_layer_called_outside_init_and_apply():
+    """Behaviour 59."""
     with pytest.raises(ValueError, match=r"Counter 'net'.*unbound.*layer.apply"):
         build()(X)
 
@@ -325,3 +332,125 @@ def test_metadata_of_a_call_with_one_array_twice():
     assert layer.abstract_init_with_metadata(x, x) == {}
     with pytest.raises(ValueError, match="two arrays"):
         layer.abstract_init_with_metadata(x, jnp.ones([2]))
+
+
+class Remembers(BaseLayer):
+    """Keeps its last input in the decoding cache."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        self.update_decode_state("last", x)
+        return x
+
+    def recall(self) -> jax.Array:
+        return self.get_decode_state("last")
+
+
+def test_decode_state_is_kept_where_it_is_mutable():
+    """Behaviour 63: also during init; elsewhere nothing happens."""
+    layer = build(Remembers)
+    assert layer.init(KEY, X) == {}
+    np.testing.assert_array_equal(layer.apply({}, X), X)
+    _, state = layer.apply({}, X, mutable=["decoder_cache"])
+    np.testing.assert_array_equal(state["decoder_cache"]["last"], X)
+    assert layer.init(KEY, X, mutable=["decoder_cache"]).keys() == {"decoder_cache"}
+    np.testing.assert_array_equal(layer.apply(state, method="recall"), X)
+    _, other = layer.apply(state, X[:1], mutable=["decoder_cache"])
+    assert other["decoder_cache"]["last"].shape == (1, 3), "neither shape nor dtype is checked"
+
+
+def test_updates_do_nothing_in_init_and_keep_the_metadata():
+    """Behaviour 61."""
+    meta = build().abstract_init_with_metadata(X)["non_trainable"]["count"]
+    assert COLLECTIONS.REQUIRES_MEAN_SYNC in meta.collections
+    assert meta.init == WeightInit.Constant(0.0)
+    np.testing.assert_array_equal(build().init(KEY, X)["non_trainable"]["count"], np.zeros(3))
+
+
+def test_create_variable_returns_the_value():
+    """Behaviour 55: a trainable one in the type of computation, another one as it is stored."""
+
+    class Returns(BaseLayer):
+        @nn.compact
+        def __call__(self):
+            hparams = WeightHParams([2])
+            return self.create_variable("w", hparams), self.create_variable("n", hparams, False)
+
+    layer = build(Returns, fprop_dtype=jnp.bfloat16)
+    trainable, other = layer.apply(layer.init(KEY))
+    assert (trainable.dtype, other.dtype) == (jnp.bfloat16, jnp.float32)
+
+
+def test_two_declarations_of_a_scale():
+    """Behaviour 64."""
+
+    class Twice(BaseLayer):
+        def setup(self) -> None:
+            scale = WeightHParams([3])
+            self.create_quantized_variable("q", WeightHParams([2, 3]), [3], scale_hparams=scale)
+
+        def __call__(self):
+            return None
+
+    with pytest.raises(ValueError, match=r"variable 'q' got scale_shape = \[3\] and scale_hparams"):
+        build(Twice).init(KEY)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_zero_point_of_asymmetric_weights_only(symmetric):
+    """Behaviour 64."""
+
+    class Small(BaseLayer):
+        def setup(self) -> None:
+            weight = WeightHParams([2, 3])
+            self.create_quantized_variable("q", weight, [3], use_symmetric=symmetric)
+
+        def __call__(self):
+            return self.get_quantized_weight("q", use_symmetric=symmetric)
+
+    layer = build(Small)
+    variables = layer.init(KEY)
+    assert ("q_quantized_zp" in variables["params"]) is not symmetric
+    assert (layer.apply(variables)[2] is None) is symmetric
+
+
+@pytest.mark.parametrize(("shape", "warned"), [([2, 3], True), ([1, 3], False), ([3], False)])
+def test_variable_without_sharding_on_a_mesh(shape, warned, caplog):
+    """Behaviour 65: a warning where more than one dim could be split."""
+
+    class Plain(BaseLayer):
+        def setup(self) -> None:
+            self.create_variable("w", WeightHParams(shape))
+
+        def __call__(self):
+            return self.theta.w
+
+    layer = build(Plain, mesh_axis_names=["data"], ici_mesh_shape=[1])
+    with caplog.at_level("WARNING", logger="absl"):
+        layer.init(KEY)
+    texts = [record.getMessage() for record in caplog.records]
+    assert any("Plain 'net': variable 'w' of shape [2, 3]" in text for text in texts) is warned
+
+
+def test_parameters_of_plain_flax_have_metadata():
+    """`self.param` works in a layer: `theta` reads it, and abstract init tells its shape."""
+
+    class Raw(BaseLayer):
+        def setup(self) -> None:
+            self.param("w", nn.initializers.ones, (2, 3))
+
+        def __call__(self):
+            return self.theta.w
+
+    layer = build(Raw, fprop_dtype=jnp.bfloat16)
+    assert layer.apply(layer.init(KEY)).dtype == jnp.bfloat16
+    meta = layer.abstract_init_with_metadata()["params"]["w"]
+    assert meta == WeightHParams((2, 3), dtype=jnp.float32)
+
+
+def test_variables_outside_setup_and_compact_methods():
+    class Late(BaseLayer):
+        def __call__(self):
+            self.create_variable("w", WeightHParams([1]))
+
+    with pytest.raises(ValueError, match=r"in `setup\(\)` or in a method wrapped in `@compact`"):
+        build(Late).init(KEY)

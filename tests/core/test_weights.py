@@ -87,6 +87,7 @@ def test_fans(shape, axes, want):
 
 
 def test_one_list_of_fan_axes_is_refused():
+    """Behaviour 68."""
     with pytest.raises(ValueError, match=r"fan_in_axes = \[0\] and fan_out_axes = None"):
         base_layer.get_fan_in_fan_out([2, 3], [0])
 
@@ -107,6 +108,7 @@ def test_constant_dtypes(dtype):
     ],
 )
 def test_what_cannot_be_drawn_is_refused(init, shape, dtype, message):
+    """Behaviour 69."""
     with pytest.raises(ValueError, match=message):
         draw(init, shape, jnp.dtype(dtype))
 
@@ -122,11 +124,33 @@ def test_delta_orthogonal_is_orthogonal_at_the_centre():
     assert draw(WeightInit.ScaledDeltaOrthogonal(), (3, 3), jnp.bfloat16).dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(2)])
+def test_scale_may_be_a_numpy_number(number):
+    """It does not widen the variable."""
+    got = draw(WeightInit.Gaussian(number), (3, 5), jnp.bfloat16)
+    want = draw(WeightInit.Gaussian(number.item()), (3, 5), jnp.bfloat16)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(got.astype(jnp.float32), want.astype(jnp.float32))
+
+
+def test_method_of_a_user():
+    function = jax.nn.initializers.orthogonal()
+    for _ in range(2):
+        base_layer.register_init_method("orthogonal_of_test_weights", function)
+    got = draw(WeightInit("orthogonal_of_test_weights", 0.5), (3, 5))
+    np.testing.assert_array_equal(got, 0.5 * function(KEY, (3, 5), jnp.float32))
+    for taken in ("gaussian", "constant", "orthogonal_of_test_weights"):
+        with pytest.raises(ValueError, match=f"'{taken}' has a function already"):
+            base_layer.register_init_method(taken, jax.nn.initializers.normal())
+
+
 def test_var_init_scale():
     """Behaviour 71."""
     scale = base_layer.var_init_scale
     assert scale(WeightHParams([4, 6], WeightInit.Gaussian(0.3))) == 0.3
     assert scale(WeightHParams([4, 6], WeightInit.GaussianSqrtFanIn(0.3))) == 0.15
+    xavier = scale(WeightHParams([4, 6], WeightInit.Xavier(0.5)))
+    np.testing.assert_allclose(xavier, 0.5 * np.sqrt(6 / 10), rtol=1e-7)
     with pytest.raises(NotImplementedError, match="'uniform'"):
         scale(WeightHParams([4, 6], WeightInit.Uniform()), "w")
 

@@ -6,7 +6,8 @@ import pytest
 
 from praxis import py_utils
 from praxis.decoding import extend, hypotheses, prefix, samples_axis, state, stop
-from praxis.decoding.sample import decode_steps, sample_decode
+from praxis.decoding.sample import sample_decode
+from praxis.decoding.steps import decode_steps
 
 
 def test_state_functions():
@@ -129,9 +130,9 @@ def test_decode_steps():
     [
         ({}, ValueError, "fprop_fn and transform_state_fn are needed to make the caches"),
         (
-            {"lazy_broadcast_prefix_fn": lambda *_: None},
-            NotImplementedError,
-            "lazy_broadcast_prefix_fn = .* is not built yet",
+            {"num_samples": 0},
+            ValueError,
+            "num_samples is 0, expected at least 1",
         ),
     ],
 )
@@ -142,11 +143,10 @@ def test_sample_decode_refuses(fields, error, message):
         sample_decode(
             None,
             lambda model, ids, pos: None,
-            None,
+            (lambda *_: None) if fields else None,
             next_token_sampler=lambda *_: py_utils.NestedMap(),
             prefix_ids=ids,
             prefix_paddings=jnp.zeros([2, 3]),
             seq_len=5,
-            num_samples=1,
-            **arguments,
+            **{"num_samples": 1, "fprop_fn": (lambda *_: None) if fields else None} | arguments,
         )

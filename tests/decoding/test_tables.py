@@ -7,6 +7,7 @@ import pytest
 
 from praxis import base_layer, pax_fiddle, py_utils
 from praxis.decoding.constraint import BaseSampleTerminationConstraint
+from praxis.decoding.options import ControlledDecodingHParams
 from praxis.decoding.sample import greedy_decode, sample_decode
 from praxis.decoding.samplers import BaseNextTokenSampler, DefaultNextTokenSampler
 
@@ -129,11 +130,33 @@ def test_sampler_and_constraint_of_users():
             ValueError,
             "sample_constraint and enforce_sample_constraints go together",
         ),
-        ({"optimize_eos": True}, NotImplementedError, "optimize_eos = True is not built yet"),
+        ({"optimize_eos": True}, ValueError, "optimize_eos = True needs eos_id"),
         (
             {"cf_guidance_scale": [2.0]},
-            NotImplementedError,
-            r"cf_guidance_scale = \[2.0\] is not built yet",
+            ValueError,
+            "the batch has 1 rows, but cf_guidance_scale needs pairs",
+        ),
+        (
+            {"lazy_broadcast_prefix_fn": lambda *_: None},
+            ValueError,
+            "lazy_broadcast_prefix_fn needs fprop_for_prefix = True",
+        ),
+        (
+            {
+                "controlled_decoding": ControlledDecodingHParams(interval=0),
+                "fprop_for_prefix": True,
+            },
+            ValueError,
+            "controlled_decoding.interval is 0, expected at least 1",
+        ),
+        (
+            {
+                "controlled_decoding": ControlledDecodingHParams(2, 3),
+                "max_decode_steps": [2, 4],
+                "fprop_for_prefix": True,
+            },
+            ValueError,
+            r"controlled_decoding needs max_decode_steps to be an int.*got \[2, 4\]",
         ),
     ],
 )
@@ -145,6 +168,5 @@ def test_refused_settings(fields, error, message):
             seq_len=6,
             num_samples=1,
             next_token_sampler=DefaultNextTokenSampler(top_k=1),
-            lazy_broadcast_prefix_fn=None,
-            **fields,
+            **{"lazy_broadcast_prefix_fn": None} | fields,
         )

@@ -52,12 +52,14 @@ FAILURES = [
 
 @pytest.mark.parametrize(("fail", "message"), FAILURES, ids=[message for _, message in FAILURES])
 def test_message_quotes_the_source_of_the_arguments(fail, message):
+    """Behaviour 36."""
     with pytest.raises(ValueError) as error:
         fail()
     assert str(error.value) == message
 
 
 def test_call_over_several_lines_shows_values_only():
+    """Behaviour 36."""
     with pytest.raises(ValueError) as error:
         asserts.eq(
             p.a,
@@ -110,6 +112,7 @@ def fails():
 
 
 def test_context_nests_and_restores():
+    """Behaviour 36."""
     assert fails()
     with asserts.AssertsContext(enabled=False):
         assert not fails()
@@ -121,6 +124,7 @@ def test_context_nests_and_restores():
 
 
 def test_context_is_per_thread():
+    """Behaviour 36."""
     seen = []
     with asserts.AssertsContext(enabled=False):
         thread = threading.Thread(target=lambda: seen.append(fails()))

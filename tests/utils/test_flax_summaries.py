@@ -1,4 +1,4 @@
-"""Summaries of stacked layers: behaviour 97 of the core."""
+"""Summaries of stacked layers (behaviour 97 of the core)."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +10,7 @@ TREE = {"loss_scalar": jnp.arange(3.0), "x": {"image": jnp.arange(12.0).reshape(
 
 
 def test_unpack_gives_one_array_a_layer_and_repack_stacks_them():
+    """Behaviour 97."""
     unpacked = maybe_unpack_summary(TREE, True, 3)
     assert [x.shape for x in unpacked["loss_scalar"]] == [(1,)] * 3
     assert [x.shape for x in unpacked["x"]["image"]] == [(1, 2, 2)] * 3

@@ -1,8 +1,14 @@
 """Cuts sequences into blocks with context, for attention that is local."""
 
+import dataclasses
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Shaped
+
+from praxis.layers.attention.mask_spec import AttentionMask
 
 Padding = int | float | bool
 
@@ -111,6 +117,52 @@ def local_block_mask(
     key = first + jnp.arange(width).reshape(1, 1, width)
     near = (key > query - left_context) & (key <= query + right_context)
     return near & (query < seq_len) & (key >= 0) & (key < seq_len)
+
+
+def blocks_of_mask(
+    mask: AttentionMask, block_size: int, left_context: int, right_context: int
+) -> Bool[Array, "_ _ U W C"]:
+    """What a mask and `local_block_mask` let queries see, without the mask of T by T.
+
+    Args:
+      mask: Of T queries and as many keys.
+      block_size: W.
+      left_context: Keys up to the query, itself included.
+      right_context: Keys after the query.
+
+    Returns:
+      [B, N, U, W, C], with 1 for B or N where these share it.
+    """
+    length = mask.target_len
+    num_blocks = -(-length // block_size)
+    width = block_size + left_context - 1 + right_context
+    spare = num_blocks * block_size - length
+    queries, keys = (0, spare), (left_context - 1, spare + right_context)
+    dense = mask.dense
+    if dense is not None:
+        by_query = queries if dense.shape[2] > 1 else (0, 0)
+        dense = jnp.pad(dense, [(0, 0), (0, 0), by_query, keys])
+    # What is padded, `local_block_mask` hides.
+    padded = dataclasses.replace(
+        mask,
+        target_len=length + sum(queries),
+        source_len=length + sum(keys),
+        query_offset=mask.query_offset + keys[0],
+        query_segment_ids=_pad_rows(mask.query_segment_ids, queries),
+        key_segment_ids=_pad_rows(mask.key_segment_ids, keys),
+        query_paddings=_pad_rows(mask.query_paddings, queries),
+        key_paddings=_pad_rows(mask.key_paddings, keys),
+        visible_keys=_pad_rows(mask.visible_keys, keys),
+        dense=dense,
+    )
+    starts = jnp.arange(num_blocks) * block_size
+    keep = jax.vmap(lambda start: padded.block(start, block_size, start, width), out_axes=2)(starts)
+    near = local_block_mask(length, block_size, left_context, right_context)
+    return keep & near[jnp.newaxis, jnp.newaxis]
+
+
+def _pad_rows(x: Any, padding: tuple[int, int]) -> Any:
+    return x if x is None else jnp.pad(x, [(0, 0), padding])
 
 
 def _pad_time(

@@ -1,10 +1,84 @@
-"""Writes of decoding caches, in place."""
+"""Decoding caches: writes in place, and storage in a narrower dtype."""
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, Shaped
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Int8, Shaped
 
 TimeStep = int | Int[Array, ""]
+
+# What is appended to the name of an int8 state for the name of its scales.
+SCALE_SUFFIX = "_scale"
+
+
+class QuantizedVectors(NamedTuple):
+    """Vectors as int8 numbers with one scale each: `values * scale`.
+
+    Attributes:
+      values: [..., H], -127 to 127.
+      scale: [..., 1], floating.
+    """
+
+    values: Int8[Array, "..."]
+    scale: Float[Array, "..."]
+
+
+def quantize_vectors(x: Float[Array, "..."]) -> QuantizedVectors:
+    """Rounds each vector, [..., H], to 255 steps between minus and plus its largest element."""
+    largest = jnp.max(jnp.abs(x.astype(jnp.float32)), axis=-1, keepdims=True)
+    scale = jnp.where(largest > 0.0, largest / 127.0, jnp.ones_like(largest))
+    values = jnp.round(x.astype(jnp.float32) / scale).astype(jnp.int8)
+    return QuantizedVectors(values, scale)
+
+
+def dequantize_vectors(
+    values: Int8[Array, "..."], scale: Float[Array, "..."], dtype: DTypeLike
+) -> Float[Array, "..."]:
+    """The numbers that `quantize_vectors` rounded, [..., H]."""
+    return (values.astype(jnp.float32) * scale).astype(dtype)
+
+
+def is_cache_dtype(dtype: DTypeLike | None) -> bool:
+    """Whether a cache can be stored as `dtype`: None, a floating dtype or int8."""
+    if dtype is None:
+        return True
+    return jnp.dtype(dtype) == jnp.int8 or jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+
+
+def encode_state(
+    name: str, value: Float[Array, "..."], dtype: DTypeLike | None
+) -> dict[str, Shaped[Array, "..."]]:
+    """The arrays that store a state, by name.
+
+    Args:
+      name: Of the state.
+      value: [..., H].
+      dtype: None stores `value` as it is; int8 stores a scale for each vector too, [..., 1], under
+        the name with `SCALE_SUFFIX`.
+    """
+    if dtype is None:
+        return {name: value}
+    if jnp.dtype(dtype) == jnp.int8:
+        quantized = quantize_vectors(value)
+        return {name: quantized.values, name + SCALE_SUFFIX: quantized.scale}
+    return {name: value.astype(dtype)}
+
+
+def decode_state(
+    stored: Shaped[Array, "..."], scale: Float[Array, "..."] | None, dtype: DTypeLike
+) -> Float[Array, "..."]:
+    """A state as attention reads it.
+
+    Args:
+      stored: [..., H].
+      scale: [..., 1], of an int8 state; else None.
+      dtype: Of the result.
+    """
+    if scale is not None:
+        return dequantize_vectors(stored, scale, dtype)
+    return stored.astype(dtype)
 
 
 def write_steps(

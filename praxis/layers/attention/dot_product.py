@@ -2,31 +2,28 @@
 
 from collections.abc import Mapping
 
-import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int
 
 from praxis import base_layer, pax_fiddle
 from praxis.layers import base_ops, embedding_softmax, stochastics
-from praxis.layers.attention import projection, score
-from praxis.layers.attention.cache import TimeStep, write_steps
-from praxis.layers.checks import check_sizes
+from praxis.layers.attention import checks, children, options, projection, score
+from praxis.layers.attention.dconv import CausalDepthwiseConv1D
+from praxis.layers.attention.decoding import AttentionDecoding
+from praxis.layers.attention.hooks import Heads, Mask, Positions
 
 template_field = base_layer.template_field
-WeightInit = base_layer.WeightInit
 LayerTpl = pax_fiddle.Config[base_layer.BaseLayer]
 SplitDimsMapping = base_layer.SplitDimsMapping
-DecodeStateTransformFn = base_layer.DecodeStateTransformFn
-
-Heads = Float[Array, "..."]
 
 
-class DotProductAttention(base_layer.BaseLayer):
+class DotProductAttention(AttentionDecoding):
     """Multi-head attention of Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762.
 
-    Projects to N heads, rotates queries and keys by position, normalises them, scales queries,
-    takes `softmax(mask(cap(query . key)))` in float32, averages the values and projects back. Each
-    of these steps but the first and the last is optional.
+    Projects to N heads, convolves over time, rotates queries and keys by position, normalises them,
+    scales queries, takes `softmax(mask(cap(query . key + bias)))` in float32, averages the values
+    and projects back. Each of these steps but the first and the last is optional; each is a method
+    of `AttentionSteps`, which a variant may replace.
 
     Shapes: D is `input_dim` (of the queries), N is `num_heads`, H is `dim_per_head` or
     `hidden_dim / num_heads`.
@@ -61,6 +58,12 @@ class DotProductAttention(base_layer.BaseLayer):
       atten_logit_cap: Soft cap of the logits, see `score.cap_logits`; 0 for none.
       attention_extra_logit: Logit of a key of value 0 that all queries see; None for none.
       zero_fully_masked: Make the context of a query that sees no key 0, not the mean of all values.
+      dconv_qkv: Convolve queries, keys and values over time.
+      dconv_kernel_size: Steps that this convolution reads, the present one included.
+      causal_depthwise_conv1d_tpl: Config of it. Sizes and sharding are filled in.
+      relative_bias_tpl: Config of what is added to the logits by distance; None for nothing. N is
+        filled in.
+      ngrammer_tpl: Config of a layer on the context, such as `VQNgrammer`; None for none.
       use_rotary_position_emb: Rotate queries and keys by position.
       rotary_position_emb_tpl: Config of the rotation. H and the cast are filled in.
       cast_rotary_position_emb: Cast what is rotated back to `fprop_dtype`.
@@ -68,7 +71,13 @@ class DotProductAttention(base_layer.BaseLayer):
         none.
       qk_einsum_tpl: Config of the product of queries and keys.
       pv_einsum_tpl: Config of the product of probabilities and values.
+      implementation: How attention is computed in calls: "reference" holds all logits at once;
+        "blockwise" needs memory linear in T and S; "fused" is a kernel of the accelerator; "auto"
+        is blockwise where T S is large and nothing needs all probabilities, see `attend`. The last
+        three give no probabilities where they are not computed.
       decode_cache: Whether calls keep keys and values for decoding.
+      decode_cache_dtype: Type in which they are kept: None as they are computed; a floating type;
+        or int8, with a float32 scale for each vector.
       consolidate_rope_key_state: Accepted for old configs, and needs `use_rotary_position_emb`.
         Keys are kept once, rotated, in either case.
       decoding_maybe_shard_projections: Shard what is projected in `extend_step` too.
@@ -80,10 +89,17 @@ class DotProductAttention(base_layer.BaseLayer):
       post: as in `AttentionProjection`, an output projection
       per_dim_scale/per_dim_scale: [H]
       layer_norm_q, layer_norm_k: with `ln_tpl`
+      dconv_q, dconv_k, dconv_v: as in `CausalDepthwiseConv1D`, with `dconv_qkv`
+      relative_bias: with `relative_bias_tpl`
+      ngrammer: with `ngrammer_tpl`
 
     Decode states:
       key_state: [B, S, N, H]
       value_state: [B, S, N, H]
+      key_state_scale, value_state_scale: [B, S, N, 1], with int8
+      query_state, key_post_dconv, value_post_dconv: [B, S, N, H], with `dconv_qkv`; the names
+        above then hold keys and values before the convolution
+      encoded_pre_ngrammer: [B, S, N, H], with `ngrammer_tpl`
 
     Raises:
       ValueError: during setup, if sizes do not go together or options contradict each other; in
@@ -111,6 +127,11 @@ class DotProductAttention(base_layer.BaseLayer):
     atten_logit_cap: float = 0.0
     attention_extra_logit: float | None = None
     zero_fully_masked: bool = False
+    dconv_qkv: bool = False
+    dconv_kernel_size: int = 3
+    causal_depthwise_conv1d_tpl: LayerTpl = template_field(CausalDepthwiseConv1D)
+    relative_bias_tpl: LayerTpl | None = template_field(None)
+    ngrammer_tpl: LayerTpl | None = template_field(None)
     use_rotary_position_emb: bool = False
     rotary_position_emb_tpl: LayerTpl | None = template_field(
         embedding_softmax.RotaryPositionalEmbedding
@@ -119,7 +140,7 @@ class DotProductAttention(base_layer.BaseLayer):
     ln_tpl: LayerTpl | None = template_field(None)
     qk_einsum_tpl: LayerTpl = template_field(base_ops.EinsumOp)
     pv_einsum_tpl: LayerTpl = template_field(base_ops.EinsumOp)
-    decode_cache: bool = True
+    implementation: str = "auto"
     consolidate_rope_key_state: bool = False
     decoding_maybe_shard_projections: bool = False
     attention_mask_summary: bool = False
@@ -153,28 +174,29 @@ class DotProductAttention(base_layer.BaseLayer):
 
     def setup(self) -> None:
         self._check_fields()
-        widths = self._input_widths()
+        widths = options.input_widths(self)
         if self.combine_qkv:
-            self._create_combined_projection(widths["query"])
+            self.create_child("combined_qkv", children.combined_projection(self, widths["query"]))
         else:
-            self._create_projections(widths)
-        self._create_output_projection(widths["query"])
+            for name in ("key", "query", "value"):
+                self.create_child(name, children.input_projection(self, name, widths[name]))
+        self.create_child("post", children.output_projection(self, widths["query"]))
+        if self.dconv_qkv:
+            for name in ("dconv_q", "dconv_k", "dconv_v"):
+                self.create_child(name, children.depthwise_convolution(self))
         if self.use_rotary_position_emb:
-            assert self.rotary_position_emb_tpl is not None  # by _check_fields
-            self.create_child(
-                "rotary_position_emb",
-                self.rotary_position_emb_tpl.clone().set(
-                    embedding_dims=self.head_dims,
-                    cast_as_fprop_dtype=self.cast_rotary_position_emb,
-                ),
-            )
+            self.create_child("rotary_position_emb", children.rotation(self))
+        if self.relative_bias_tpl is not None:
+            bias = self.relative_bias_tpl.clone().set(num_heads=self.num_heads)
+            self.create_child("relative_bias", bias)
         if self.ln_tpl is not None:
             self.create_child("layer_norm_q", self.ln_tpl.clone().set(dim=self.head_dims))
             self.create_child("layer_norm_k", self.ln_tpl.clone().set(dim=self.head_dims))
+        if self.ngrammer_tpl is not None:
+            self.create_child("ngrammer", self.ngrammer_tpl)
         if self.internal_enable_query_scale and self.internal_enable_per_dim_scale:
-            self.create_child(
-                "per_dim_scale", self.per_dim_scale_tpl.clone().set(dim=self.head_dims)
-            )
+            scale = self.per_dim_scale_tpl.clone().set(dim=self.head_dims)
+            self.create_child("per_dim_scale", scale)
         dropout = self.dropout_tpl.clone().set(keep_prob=1.0 - self.atten_dropout_prob)
         self.create_child("atten_dropout", dropout)
         self.create_child("qk_einsum", self.qk_einsum_tpl)
@@ -182,108 +204,35 @@ class DotProductAttention(base_layer.BaseLayer):
 
     def _check_fields(self) -> None:
         """Refuses sizes that do not go together and options that contradict each other."""
-        check_sizes(self, "num_heads")
-        if self.dim_per_head is None:
-            check_sizes(self, "hidden_dim")
-            if self.hidden_dim % self.num_heads:
-                nearest = -(-self.hidden_dim // self.num_heads) * self.num_heads
-                raise ValueError(
-                    f"{self.path_text}: hidden_dim = {self.hidden_dim} is not a multiple of "
-                    f"num_heads = {self.num_heads}.\n"
-                    f"Set hidden_dim to {nearest}, or set dim_per_head explicitly."
-                )
-        else:
-            check_sizes(self, "dim_per_head")
-        if not 0.0 <= self.atten_dropout_prob < 1.0:
+        checks.check_head_sizes(self)
+        checks.check_score_fields(self)
+        checks.check_rotary_fields(self)
+        self._check_cache_fields()
+        if self.dconv_qkv and self.consolidate_rope_key_state:
             raise ValueError(
-                f"{self.path_text}: atten_dropout_prob is {self.atten_dropout_prob}, expected a "
-                "probability of dropping, at least 0 and below 1."
+                f"{self.path_text}: dconv_qkv = True contradicts consolidate_rope_key_state = "
+                "True: the convolution of the next step reads keys that are not rotated. Set one "
+                "of them to False."
             )
-        if self.atten_logit_cap < 0.0:
-            raise ValueError(
-                f"{self.path_text}: atten_logit_cap is {self.atten_logit_cap}, expected a positive "
-                "cap, or 0 for none."
-            )
-        if self.use_rotary_position_emb and self.rotary_position_emb_tpl is None:
-            raise ValueError(
-                f"{self.path_text}: use_rotary_position_emb = True needs a "
-                "rotary_position_emb_tpl, which is None. Set one of them."
-            )
-        if self.consolidate_rope_key_state and not self.use_rotary_position_emb:
-            raise ValueError(
-                f"{self.path_text}: consolidate_rope_key_state = True contradicts "
-                "use_rotary_position_emb = False: there are no rotated keys. Set the first to "
-                "False or the second to True."
-            )
-
-    def _input_widths(self) -> Mapping[str, int]:
-        """The widths of query, key and value."""
-        names = ("query", "key", "value")
-        if not isinstance(self.input_dim, Mapping):
-            check_sizes(self, "input_dim")
-            return dict.fromkeys(names, self.input_dim)
-        if set(self.input_dim) != set(names):
-            raise ValueError(
-                f"{self.path_text}: input_dim is {dict(self.input_dim)}, expected a width, or a "
-                f"dict with the widths of {names}."
-            )
-        if self.combine_qkv and len(set(self.input_dim.values())) > 1:
-            raise ValueError(
-                f"{self.path_text}: combine_qkv = True contradicts input_dim = "
-                f"{dict(self.input_dim)}: one projection has one width. Set combine_qkv to False."
-            )
-        return self.input_dim
-
-    def _create_projections(self, widths: Mapping[str, int]) -> None:
-        for name in ("key", "query", "value"):
-            tpl = self.proj_tpl.clone().set(
-                input_dim=widths[name],
-                num_heads=self.num_heads,
-                dim_per_head=self.head_dims,
-                use_bias=self.use_bias,
-            )
-            tpl.weight_split_dims_mapping.wt = self.weight_split_dims_mapping.proj
-            if self.internal_gshard_gaussian_init:
-                fan = widths[name] * (self.head_dims if name == "query" else 1)
-                tpl.params_init = WeightInit.Gaussian(fan**-0.5)
-            self.create_child(name, tpl)
-
-    def _create_combined_projection(self, width: int) -> None:
-        tpl = self.combined_qkv_proj_tpl.clone().set(
-            input_dim=width,
-            num_heads=self.num_heads,
-            dim_per_head=self.head_dims,
-            use_bias=self.use_bias,
+        options.check_whole_probabilities(
+            self,
+            {
+                "atten_dropout_prob": self.atten_dropout_prob > 0.0,
+                "qk_einsum_tpl": options.is_injected(self.qk_einsum_tpl),
+                "pv_einsum_tpl": options.is_injected(self.pv_einsum_tpl),
+                "ngrammer_tpl": self.ngrammer_tpl is not None,
+            },
         )
-        tpl.weight_split_dims_mapping.wt = self.weight_split_dims_mapping.proj
-        self.create_child("combined_qkv", tpl)
-
-    def _create_output_projection(self, width: int) -> None:
-        tpl = self.proj_tpl.clone().set(
-            input_dim=width,
-            num_heads=self.num_heads,
-            dim_per_head=self.head_dims,
-            is_output_projection=True,
-            use_bias=self.use_bias,
-            use_nhd_shape=self.output_proj_use_nhd_shape,
-        )
-        split = self.weight_split_dims_mapping.proj
-        if split is not None and self.output_proj_use_nhd_shape:
-            split = [*split[1:], split[0]]
-        tpl.weight_split_dims_mapping.wt = split
-        if self.internal_gshard_gaussian_init:
-            tpl.params_init = WeightInit.Gaussian((self.num_heads * self.head_dims) ** -0.5)
-        self.create_child("post", tpl)
 
     def __call__(
         self,
         query_vec: Float[Array, "B T D"],
         key_vec: Float[Array, "B S _"],
         value_vec: Float[Array, "B S _"],
-        atten_mask: Shaped[Array, "..."],
-        query_segment_pos: Int[Array, "_ T"] | None = None,
+        atten_mask: Mask,
+        query_segment_pos: Positions = None,
         key_segment_pos: Int[Array, "_ S"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], Float[Array, "B N T S"]]:
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "..."] | None]:
         """Attends from each query to the keys that the mask lets it see.
 
         Args:
@@ -291,285 +240,41 @@ class DotProductAttention(base_layer.BaseLayer):
           key_vec: [B, S, D], or of the width of keys.
           value_vec: [B, S, D], or of the width of values.
           atten_mask: [B, 1, T, S], with 1 for B or T where these share it. Added to the logits: 0
-            keeps, large negative hides. Or booleans: True keeps.
-          query_segment_pos: [B, T], positions for the rotation; None: 0 to T - 1.
+            keeps, large negative hides. Or booleans: True keeps. Or an `AttentionMask`.
+          query_segment_pos: [B, T], positions for what depends on them; None: 0 to T - 1.
           key_segment_pos: [B, S], as for queries.
 
         Returns:
-          The outputs [B, T, D], and the probabilities [B, N, T, S].
+          The outputs [B, T, D], and the probabilities [B, N, T, S], or None where `implementation`
+          does not compute them.
         """
-        query, key, value = self._project(query_vec, key_vec, value_vec)
+        heads = self._project(query_vec, key_vec, value_vec)
         blnh = self.activation_split_dims_mapping.blnh
-        query, key, value = (self._shard(heads, blnh) for heads in (query, key, value))
-        self._check_mask(
-            atten_mask, (query.shape[0], 1, query.shape[1], key.shape[1]), "[B, 1, T, S]"
-        )
-        if self.use_rotary_position_emb:
-            query = self.rotary_position_emb(query, query_segment_pos)
-            key = self.rotary_position_emb(key, key_segment_pos)
-        query, key = self._normalise(query, key)
-        if self.decode_cache:
-            self.update_decode_state("key_state", key)
-            self.update_decode_state("value_state", value)
+        heads = Heads(*(self._shard(x, blnh) for x in heads))
+        lengths = (heads.query.shape[1], heads.key.shape[1])
+        full = (heads.query.shape[0], 1, *lengths)
+        checks.check_mask(self, atten_mask, full, "[B, 1, T, S]")
         if self.attention_mask_summary:
             self._summarise_mask(atten_mask)
+        if self.dconv_qkv:
+            heads = self._convolve(heads, query_segment_pos, key_segment_pos)
+        query = self._position(heads.query, query_segment_pos, "q")
+        key, value = self._position(heads.key, key_segment_pos, "k"), heads.value
+        self._store_state(self._key_name, key)
+        self._store_state(self._value_name, value)
 
-        logits = self._logits("BTNH,BSNH->BNTS", query, key)
-        probs = self._probs(logits, atten_mask).astype(key.dtype)
-        probs = self.atten_dropout(probs)
-        context = self.pv_einsum("BNTS,BSNH->BTNH", probs, value)
-        if self.zero_fully_masked:
-            context = score.zero_blind_queries(context, atten_mask)
+        query = self._scale_query(query)
+        bias = self._bias(query, query_segment_pos, key_segment_pos, key.shape[1])
+        context, probs = self._attend(query, key, value, atten_mask, bias)
         context = checkpoint_name(self._shard(context, blnh), "context")
+        if self.ngrammer_tpl is not None:
+            self._store_state("encoded_pre_ngrammer", context)
+            context = self.ngrammer(
+                input_ids=None,
+                input_embs=context,
+                segment_pos=query_segment_pos,
+                merge_heads=False,
+                attention_scores=probs,
+            )
         output = self._shard(self.post(context), self.activation_split_dims_mapping.bld)
         return checkpoint_name(output, "out_proj"), probs
-
-    def _project(
-        self,
-        query_vec: Float[Array, "..."],
-        key_vec: Float[Array, "..."],
-        value_vec: Float[Array, "..."],
-    ) -> tuple[Heads, Heads, Heads]:
-        """Queries [..., N, H], keys and values."""
-        if self.combine_qkv:
-            if query_vec is not key_vec or query_vec is not value_vec:
-                raise ValueError(
-                    f"{self.path_text}: combine_qkv = True is for self-attention, but query_vec, "
-                    "key_vec and value_vec are not one and the same array. Pass the same array "
-                    "three times, or set combine_qkv to False."
-                )
-            return self.combined_qkv(query_vec)
-        return (
-            checkpoint_name(self.query(query_vec), "query_proj"),
-            checkpoint_name(self.key(key_vec), "key_proj"),
-            checkpoint_name(self.value(value_vec), "value_proj"),
-        )
-
-    def _normalise(self, query: Heads, key: Heads) -> tuple[Heads, Heads]:
-        """Normalises over H, if asked for."""
-        if self.ln_tpl is None:
-            return query, key
-        return self.layer_norm_q(query), self.layer_norm_k(key)
-
-    def _scale_query(self, query: Heads) -> Heads:
-        if not self.internal_enable_query_scale:
-            return query
-        if self.internal_enable_per_dim_scale:
-            return self.per_dim_scale(query)
-        dims = self.hidden_dim // self.num_heads
-        if self.scale_query_by_dim_per_head or not dims:
-            dims = self.head_dims
-        return query * dims**-0.5
-
-    def _logits(self, equation: str, query: Heads, key: Heads) -> Float[Array, "..."]:
-        """Products of scaled queries and keys, before the cap."""
-        logits = self.qk_einsum(equation, self._scale_query(query), key)
-        logits = checkpoint_name(logits, "logits")
-        if self.scale_logits_by_head_dims:
-            logits *= self.head_dims**-0.5
-        self.add_summary("max_logit_precap", lambda: jnp.max(logits), verbosity=4)
-        self.add_summary(
-            "rms_logits_precap",
-            lambda: jnp.sqrt(jnp.mean(jnp.square(logits.astype(jnp.float32)))),
-            verbosity=4,
-        )
-        return logits
-
-    def _probs(
-        self, logits: Float[Array, "*B S"], atten_mask: Shaped[Array, "..."]
-    ) -> Float[Array, "*B S"]:
-        return score.attention_probs(
-            logits,
-            atten_mask,
-            cap=self.atten_logit_cap,
-            extra_logit=self.attention_extra_logit,
-        )
-
-    def _shard(self, x: Float[Array, "..."], split: SplitDimsMapping) -> Float[Array, "..."]:
-        """Shards [B, T, ...], or [B, ...] of one decoding step, by a mapping for [B, T, ...]."""
-        if split is not None and len(split) == x.ndim + 1:
-            split = [split[0], *split[2:]]
-        return base_layer.maybe_shard(x, split, self.mesh_axis_names)
-
-    def _check_mask(
-        self, atten_mask: Shaped[Array, "..."], full: tuple[int, ...], letters: str
-    ) -> None:
-        """Refuses a mask of integers, or one that does not broadcast to a shape."""
-        if atten_mask.dtype != jnp.bool and not jnp.issubdtype(atten_mask.dtype, jnp.floating):
-            raise TypeError(
-                f"{self.path_text}: atten_mask has dtype {atten_mask.dtype}, expected a floating "
-                "one (0 keeps, large negative hides) or booleans (True keeps)."
-            )
-        fits = atten_mask.ndim == len(full) and all(
-            have in (1, want) for have, want in zip(atten_mask.shape, full, strict=True)
-        )
-        if not fits:
-            raise ValueError(
-                f"{self.path_text}: atten_mask has shape {atten_mask.shape}, expected "
-                f"{letters} = {full}, with 1 for a size where it is shared."
-            )
-
-    def _summarise_mask(self, atten_mask: Shaped[Array, "B 1 T S"]) -> None:
-        self.add_summary(
-            "attention_mask",
-            lambda: jnp.moveaxis(atten_mask, 1, -1).astype(jnp.float32),
-            base_layer.SummaryType.IMAGE,
-            verbosity=4,
-        )
-
-    def init_states(self, target_batch_size: int, target_max_length: int) -> None:
-        """Caches are made by a call over the prompt, see the class; this always raises."""
-        raise NotImplementedError(
-            f"{self.path_text}: init_states({target_batch_size}, {target_max_length}): call the "
-            "layer on inputs of the full length with the collection "
-            f"{base_layer.DECODE_CACHE!r} mutable instead; that creates the cache."
-        )
-
-    def decoding_state_sequence_length(self) -> int:
-        """The number of time steps that the cache has room for."""
-        return self.get_decode_state("key_state").shape[1]
-
-    def extend_decode_state(
-        self, name: str, value: Float[Array, "..."], time_step: TimeStep, time_dim: int
-    ) -> Float[Array, "..."]:
-        """Writes one step, or several, into a decode state, in place.
-
-        Args:
-          name: Of the state.
-          value: [B, N, H], or [B, T, N, H].
-          time_step: Where the first step goes.
-          time_dim: The time axis of the state.
-
-        Returns:
-          The new state.
-        """
-        split = self.activation_split_dims_mapping.blnh
-        state = write_steps(self.get_decode_state(name), value, time_step, time_dim)
-        state = self._shard(state, split)
-        self.update_decode_state(name, state)
-        return state
-
-    def extend_step(
-        self,
-        query_vec: Float[Array, "..."],
-        *,
-        atten_mask: Shaped[Array, "..."],
-        time_step: TimeStep,
-        segment_pos: Int[Array, " B"] | None,
-        is_cross_attention: bool = False,
-    ) -> Float[Array, "..."]:
-        """Attends from the token of one decoding step to the cache.
-
-        Args:
-          query_vec: [B, D].
-          atten_mask: [B, 1, S], or 1 for B, or b with `is_cross_attention`; as in `__call__`.
-          time_step: Where the token goes in the cache, which has to be below S.
-          segment_pos: [B], positions for the rotation; None: `time_step`.
-          is_cross_attention: Only read the cache. Its batch b may be smaller than B, a multiple
-            of it: B / b consecutive queries share a row.
-
-        Returns:
-          [B, D].
-        """
-        if query_vec.ndim != 2:
-            raise ValueError(
-                f"{self.path_text}: query_vec has shape {query_vec.shape}, expected [B, D], the "
-                "token of one step."
-            )
-        position = time_step if segment_pos is None else segment_pos
-        if is_cross_attention:
-            query = self._query_for_cross_attention(query_vec)
-            key = value = None
-        else:
-            query, key, value = self._project(query_vec, query_vec, query_vec)
-        split = self.activation_split_dims_mapping.blnh
-        if self.decoding_maybe_shard_projections:
-            query = self._shard(query, split)
-        if self.use_rotary_position_emb:
-            query = self.rotary_position_emb.extend_step(query, position)
-        if self.ln_tpl is not None:
-            query = self.layer_norm_q(query)
-        if key is None or value is None:
-            keys, values = self.get_decode_state("key_state"), self.get_decode_state("value_state")
-        else:
-            if self.decoding_maybe_shard_projections:
-                key, value = self._shard(key, split), self._shard(value, split)
-            if self.use_rotary_position_emb:
-                key = self.rotary_position_emb.extend_step(key, position)
-            if self.ln_tpl is not None:
-                key = self.layer_norm_k(key)
-            self._check_cache_batch(key)
-            keys = self.extend_decode_state("key_state", key, time_step, time_dim=1)
-            values = self.extend_decode_state("value_state", value, time_step, time_dim=1)
-        context = self._shard(self._attend_one_step(query, keys, values, atten_mask), split)
-        return self._shard(self.post(context), self.activation_split_dims_mapping.bld)
-
-    def _query_for_cross_attention(self, query_vec: Float[Array, "B D"]) -> Heads:
-        if self.combine_qkv:
-            raise ValueError(
-                f"{self.path_text}: combine_qkv = True is for self-attention, but extend_step got "
-                "is_cross_attention = True. Set combine_qkv to False."
-            )
-        return self.query(query_vec)
-
-    def _check_cache_batch(self, key: Heads) -> None:
-        cached = self.get_decode_state("key_state").shape
-        if cached[0] != key.shape[0]:
-            raise ValueError(
-                f"{self.path_text}: the cache has shape {cached}, so a batch of {cached[0]}, but "
-                f"extend_step got a batch of {key.shape[0]}. Repeat the cache first, with "
-                "transform_decode_state."
-            )
-
-    def _attend_one_step(
-        self,
-        query: Float[Array, "B N H"],
-        keys: Float[Array, "b S N H"],
-        values: Float[Array, "b S N H"],
-        atten_mask: Shaped[Array, "..."],
-    ) -> Float[Array, "B N H"]:
-        """Attends from [B, N, H] to a cache, of whose rows B / b queries share one each."""
-        batch, rows = query.shape[0], keys.shape[0]
-        if batch % rows:
-            raise ValueError(
-                f"{self.path_text}: the cache has a batch of {rows}, but extend_step got a batch "
-                f"of {batch}, which is not a multiple of it."
-            )
-        mask_rows = rows if atten_mask.shape[0] == rows else batch
-        self._check_mask(atten_mask, (mask_rows, 1, keys.shape[1]), "[B, 1, S]")
-        # The queries of a row become its time axis, so that the step is a short forward pass.
-        query = query.reshape(rows, batch // rows, *query.shape[1:])  # [b, T, N, H]
-        mask_queries = batch // rows if atten_mask.shape[0] == batch else 1
-        mask = atten_mask.reshape(-1, mask_queries, 1, keys.shape[1])
-        mask = jnp.swapaxes(mask, 1, 2)  # [b, 1, T, S]
-        logits = self._logits("BTNH,BSNH->BNTS", query, keys)
-        probs = self._probs(logits, mask).astype(keys.dtype)
-        context = self.pv_einsum("BNTS,BSNH->BTNH", probs, values)
-        if self.zero_fully_masked:
-            context = score.zero_blind_queries(context, mask)
-        return context.reshape(batch, *context.shape[2:])
-
-    def transform_decode_state(self, transform_fn: DecodeStateTransformFn) -> None:
-        """Replaces each array of the cache by `transform_fn(array, batch_dim=0, time_dim=1)`."""
-        states = self.variables.get(base_layer.DECODE_CACHE, {})
-        for name in ("key_state", "value_state"):
-            if name in states:
-                self.update_decode_state(name, transform_fn(states[name], 0, 1))
-
-    def lazy_broadcast_prefix(self, num_suffix_samples: int, suffix_length: int) -> None:
-        """This layer has one cache for prefix and suffix; always raises."""
-        raise NotImplementedError(
-            f"{self.path_text}: lazy_broadcast_prefix({num_suffix_samples}, {suffix_length}): this "
-            "attention does not keep a shared prefix apart. Repeat the cache for each sample, with "
-            "transform_decode_state."
-        )
-
-    def right_align_decode_state_with_prefix(
-        self, max_prefix_size: int, right_align_fn: DecodeStateTransformFn
-    ) -> None:
-        """This layer has one cache for prefix and suffix; always raises."""
-        raise NotImplementedError(
-            f"{self.path_text}: right_align_decode_state_with_prefix({max_prefix_size}, "
-            f"{right_align_fn}): this attention does not keep a shared prefix apart. Use "
-            "transform_decode_state."
-        )

@@ -75,7 +75,7 @@ def softmax(logits: Float[Array, "*B S"], extra_logit: float | None = None) -> F
 
 def attention_probs(
     logits: Float[Array, "*B S"],
-    atten_mask: Shaped[Array, "..."],
+    atten_mask: Shaped[Array, "..."] | None,
     *,
     cap: float,
     extra_logit: float | None,
@@ -86,7 +86,8 @@ def attention_probs(
 
     Args:
       logits: [..., S].
-      atten_mask: Of the rank of the logits, with 1 for a size where it is shared.
+      atten_mask: Of the rank of the logits, with 1 for a size where it is shared; None hides
+        nothing.
       cap: Of `cap_logits`.
       extra_logit: Of `softmax`.
 
@@ -95,7 +96,9 @@ def attention_probs(
     """
     logits = cap_logits(logits, cap)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    return softmax(py_utils.apply_mask_to_logits(logits, atten_mask), extra_logit)
+    if atten_mask is not None:
+        logits = py_utils.apply_mask_to_logits(logits, atten_mask)
+    return softmax(logits, extra_logit)
 
 
 def zero_blind_queries(

@@ -1,19 +1,37 @@
 """Softmax output layer that shares its weight with the embedding table, in the style of GShard."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Integer, Shaped
 
 from praxis import base_layer, pax_fiddle, py_utils
 from praxis.layers import linears
 from praxis.layers.checks import check_last_axis, check_sizes
 from praxis.layers.embedding import labels, lookup, losses
+from praxis.layers.embedding.chunks import by_chunks, check_chunk_size, fits_chunks
 from praxis.layers.embedding.softmax import check_smoothing
 from praxis.layers.sharding import shard_output
 
 NestedMap = py_utils.NestedMap
+
+
+class GShardTokenStats(NamedTuple):
+    """What the loss needs of each position.
+
+    Attributes:
+      xent: [...], cross entropy in nats, float32.
+      plain_xent: [...], that without label smoothing.
+      argmax: [...], the most likely class.
+      log_normalizer: [...], logsumexp of the logits, float32.
+    """
+
+    xent: Float[Array, "*B"]
+    plain_xent: Float[Array, "*B"]
+    argmax: Integer[Array, "*B"]
+    log_normalizer: Float[Array, "*B"]
 
 
 class GShardSharedEmbeddingSoftmax(base_layer.BaseLayer):
@@ -32,6 +50,9 @@ class GShardSharedEmbeddingSoftmax(base_layer.BaseLayer):
         in training.
       use_tgt_labels_size_as_loss_denominator: Whether averages are taken over all label positions,
         those of weight 0 (padding) included; else over the total weight.
+      chunk_size: Positions (tokens) whose logits exist at a time, as in `FullSoftmax`: with it, and
+        with labels from `class_ids` only, inputs [B, T, D] and T at least `chunk_size`, the outputs
+        `logits` and `log_probs` are None. None: all at once.
 
     Variables:
       embedding/w: [V, D], initially Gaussian of standard deviation 1, sharded by
@@ -61,10 +82,12 @@ class GShardSharedEmbeddingSoftmax(base_layer.BaseLayer):
     z_loss_weight: float = 0.0
     label_smoothing_prob: float = 0.0
     use_tgt_labels_size_as_loss_denominator: bool = True
+    chunk_size: int | None = None
 
     def setup(self) -> None:
         check_sizes(self, "input_dims", "num_classes")
         check_smoothing(self)
+        check_chunk_size(self)
         self.create_child(
             "embedding",
             pax_fiddle.Config(
@@ -146,7 +169,7 @@ class GShardSharedEmbeddingSoftmax(base_layer.BaseLayer):
 
         Returns:
           A NestedMap of
-          - logits: [..., V] and log_probs: [..., V], in the dtype of the inputs
+          - logits: [..., V] and log_probs: [..., V], in the dtype of the inputs; None in chunks
           - per_example_argmax: [...], the most likely class
           - per_example_xent: [...], float32, not weighted
           - total_xent: [], float32, weighted sum of per_example_xent
@@ -156,15 +179,16 @@ class GShardSharedEmbeddingSoftmax(base_layer.BaseLayer):
         """
         labels.check_labels(self, inputs, class_weights, class_ids, class_probabilities)
         weights = jnp.broadcast_to(class_weights[..., 0].astype(jnp.float32), inputs.shape[:-1])
-        logits = losses.at_least_float32(self.get_logits(inputs, input_ids))
-        log_probs = jax.nn.log_softmax(logits, axis=-1)
-
-        def xent_of(smoothing: losses.LabelSmoothing) -> Float[Array, "..."]:
-            if class_probabilities is not None:
-                probs = smoothing.apply(class_probabilities.astype(logits.dtype))
-                return losses.distribution_cross_entropy(log_probs, probs)
-            assert class_ids is not None
-            return losses.label_cross_entropy(logits, class_ids[..., 0], smoothing)
+        ids = None if class_ids is None else class_ids[..., 0]
+        if ids is not None and class_probabilities is None and fits_chunks(inputs, self.chunk_size):
+            assert self.chunk_size is not None  # by fits_chunks
+            logits, log_probs = None, None
+            stats = by_chunks(self, _stats_of_chunk, (inputs, ids, input_ids), self.chunk_size)
+        else:
+            wide_logits = losses.at_least_float32(self.get_logits(inputs, input_ids))
+            stats = self._stats(wide_logits, ids, class_probabilities)
+            logits = wide_logits.astype(inputs.dtype)
+            log_probs = jax.nn.log_softmax(wide_logits, axis=-1).astype(inputs.dtype)
 
         total_weight = jnp.sum(weights)
         denominator = (
@@ -172,38 +196,80 @@ class GShardSharedEmbeddingSoftmax(base_layer.BaseLayer):
             if self.use_tgt_labels_size_as_loss_denominator
             else total_weight
         )
-        plain_xent = xent_of(losses.LabelSmoothing())
-        xent = plain_xent
-        if self.label_smoothing_prob > 0 and not self.do_eval:
+        if self._smooths:
             self.add_summary(
-                "avg_xent_prior_to_label_smoothing", jnp.sum(plain_xent * weights) / denominator
+                "avg_xent_prior_to_label_smoothing",
+                jnp.sum(stats.plain_xent * weights) / denominator,
             )
-            xent = xent_of(
-                losses.LabelSmoothing.over_all_classes(self.label_smoothing_prob, self.num_classes)
-            )
-        self._add_z_loss(logits, weights, denominator)
-        total_xent = jnp.sum(xent * weights)
+        self._add_z_loss(stats.log_normalizer, weights, denominator)
+        total_xent = jnp.sum(stats.xent * weights)
         return NestedMap(
-            logits=logits.astype(inputs.dtype),
-            log_probs=log_probs.astype(inputs.dtype),
-            per_example_argmax=jnp.argmax(logits, axis=-1),
-            per_example_xent=xent,
+            logits=logits,
+            log_probs=log_probs,
+            per_example_argmax=stats.argmax,
+            per_example_xent=stats.xent,
             total_xent=total_xent,
             avg_xent_weight=denominator,
             avg_xent=total_xent / denominator,
             total_weight=total_weight,
         )
 
-    def _add_z_loss(
+    @property
+    def _smooths(self) -> bool:
+        return self.label_smoothing_prob > 0 and not self.do_eval
+
+    def _stats(
         self,
         logits: Float[Array, "..."],
+        ids: Integer[Array, "..."] | None,
+        probs: Shaped[Array, "..."] | None,
+    ) -> GShardTokenStats:
+        """Losses and prediction of each position.
+
+        Args:
+          logits: [..., V], float32.
+          ids: [...], read where `probs` is None.
+          probs: [..., V] or None.
+        """
+
+        def xent_of(smoothing: losses.LabelSmoothing) -> Float[Array, "..."]:
+            if probs is not None:
+                log_probs = jax.nn.log_softmax(logits, axis=-1)
+                targets = smoothing.apply(probs.astype(logits.dtype))
+                return losses.distribution_cross_entropy(log_probs, targets)
+            assert ids is not None
+            return losses.label_cross_entropy(logits, ids, smoothing)
+
+        plain_xent = xent_of(losses.LabelSmoothing())
+        xent = plain_xent
+        if self._smooths:
+            prob = self.label_smoothing_prob
+            xent = xent_of(losses.LabelSmoothing.over_all_classes(prob, self.num_classes))
+        return GShardTokenStats(
+            xent=xent,
+            plain_xent=plain_xent,
+            argmax=jnp.argmax(logits, axis=-1),
+            log_normalizer=jax.nn.logsumexp(logits, axis=-1),
+        )
+
+    def _add_z_loss(
+        self,
+        log_normalizer: Float[Array, "..."],
         weights: Float[Array, "..."],
         denominator: Float[Array, ""],
     ) -> None:
         """Adds the z-loss to summaries and auxiliary losses, as 0 where its weight is 0."""
         z_loss = jnp.float32(0.0)
         if self.z_loss_weight > 0:
-            log_normalizer = jax.nn.logsumexp(logits, axis=-1)
             z_loss = self.z_loss_weight * losses.mean_square(log_normalizer, weights, denominator)
         self.add_summary("aux_z_loss", z_loss)
         self.add_aux_loss("aux_z_loss", z_loss)
+
+
+def _stats_of_chunk(
+    layer: GShardSharedEmbeddingSoftmax,
+    inputs: Float[Array, "B W D"],
+    ids: Integer[Array, "B W"],
+    input_ids: Shaped[Array, "B W"] | None,
+) -> GShardTokenStats:
+    return layer._stats(losses.at_least_float32(layer.get_logits(inputs, input_ids)), ids, None)

@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, Shaped
@@ -12,6 +11,7 @@ from praxis import base_layer, pax_fiddle, py_utils
 from praxis.layers import activations, linears
 from praxis.layers.checks import check_last_axis, check_sizes
 from praxis.layers.embedding import labels, losses
+from praxis.layers.embedding.chunks import by_chunks, check_chunk_size, fits_chunks
 
 LayerTpl = pax_fiddle.Config[base_layer.BaseLayer]
 NestedMap = py_utils.NestedMap
@@ -19,8 +19,6 @@ template_field = base_layer.template_field
 
 # Keeps avg_xent finite for a batch of padding.
 WEIGHT_EPSILON = 1e-6
-# What a chunk may read; it writes nothing, so that the chunks do not depend on each other.
-CHUNK_COLLECTIONS = (base_layer.PARAMS, base_layer.NON_TRAINABLE)
 
 
 class TokenStats(NamedTuple):
@@ -106,11 +104,7 @@ class FullSoftmax(base_layer.BaseLayer):
         """Refuses sizes and probabilities that make no sense."""
         check_sizes(self, "input_dims", "num_classes")
         check_smoothing(self)
-        if self.chunk_size is not None and self.chunk_size < 1:
-            raise ValueError(
-                f"{self.path_text}: chunk_size is {self.chunk_size}, expected at least 1 position, "
-                "or None for no chunks."
-            )
+        check_chunk_size(self)
 
     def _create_projection(self) -> None:
         """Creates what `get_logits` multiplies with."""
@@ -255,11 +249,9 @@ class FullSoftmax(base_layer.BaseLayer):
         self, inputs: Float[Array, "..."], class_probabilities: Shaped[Array, "..."] | None
     ) -> bool:
         return (
-            self.chunk_size is not None
-            and class_probabilities is None
+            class_probabilities is None
             and self.bi_tempered_loss_tpl is None
-            and inputs.ndim == 3
-            and inputs.shape[1] >= self.chunk_size
+            and fits_chunks(inputs, self.chunk_size)
         )
 
     def _stats_in_chunks(
@@ -268,36 +260,14 @@ class FullSoftmax(base_layer.BaseLayer):
         ids: Integer[Array, "B T"],
         input_ids: Shaped[Array, "B T"] | None,
     ) -> TokenStats:
-        """`_stats` by a scan over chunks of positions: one chunk of logits exists at a time."""
-        target_len = inputs.shape[1]
-        if self.is_initializing():
-            # A scan cannot create the variables that it shares between its steps.
-            self.get_logits(inputs[:, :1], None if input_ids is None else input_ids[:, :1])
+        """`_stats` of one chunk of positions at a time."""
+        assert self.chunk_size is not None
 
-        def scan_body(layer, carry, chunk):
-            chunk_inputs, chunk_ids, chunk_input_ids = chunk
-            logits = losses.at_least_float32(layer.get_logits(chunk_inputs, chunk_input_ids))
-            return carry, layer._stats(logits, chunk_ids, None)
+        def stats_of_chunk(layer, inputs, ids, input_ids):
+            logits = losses.at_least_float32(layer.get_logits(inputs, input_ids))
+            return layer._stats(logits, ids, None)
 
-        scan = nn.scan(
-            nn.remat(scan_body, prevent_cse=False),
-            variable_broadcast=CHUNK_COLLECTIONS,
-            split_rngs={base_layer.PARAMS: False, base_layer.RANDOM: True},
-            in_axes=1,
-            out_axes=1,
-        )
-        chunks = jax.tree.map(self._split_in_chunks, (inputs, ids, input_ids))
-        _, stats = scan(self, (), chunks)  # [B, T / chunk_size, chunk_size]
-        flat = jax.tree.map(lambda x: x.reshape(x.shape[0], -1)[:, :target_len], stats)
-        return TokenStats(*flat)
-
-    def _split_in_chunks(self, x: Shaped[Array, "B T *D"]) -> Shaped[Array, "B C W *D"]:
-        """Pads T with zeros to a multiple of `chunk_size` (W) and splits it."""
-        width = self.chunk_size
-        assert width is not None
-        padding = [(0, 0)] * x.ndim
-        padding[1] = (0, -x.shape[1] % width)
-        return jnp.pad(x, padding).reshape(x.shape[0], -1, width, *x.shape[2:])
+        return by_chunks(self, stats_of_chunk, (inputs, ids, input_ids), self.chunk_size)
 
 
 def check_smoothing(layer: base_layer.BaseLayer) -> None:

@@ -59,13 +59,68 @@ def examples(
     return found
 
 
-def _sample_texts(input_obj: Any, decode_out: NestedMap) -> list[list[str]] | None:
-    """The texts of all samples, by example; None if there is one sample each."""
+def sequence_examples(
+    input_obj: Any, decode_out: NestedMap, path_text: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """Pairs of the text of the source and what there is to know about the example.
+
+    Args:
+      input_obj: Has `ids_to_strings(ids [B, T], lengths [B], key=...) -> list of strings`, with key
+        "src" or "tgt".
+      decode_out: Results of `SequenceModel.decode`, as arrays.
+      path_text: The model, for errors.
+
+    Raises:
+      ValueError: if `output_ids` is not [B, num_samples, T].
+    """
+    if np.ndim(decode_out.output_ids) != 3:
+        raise ValueError(
+            f"{path_text}: output_ids have shape {np.shape(decode_out.output_ids)}, expected "
+            "[B, num_samples, T]."
+        )
+
+    def texts(side: NestedMap, key: str) -> list[str]:
+        lengths = np.sum(np.asarray(side.paddings) == 0, axis=1).astype(np.int32)
+        return input_obj.ids_to_strings(side.ids, lengths, key=key)
+
+    sources, targets = texts(decode_out.src, "src"), texts(decode_out.tgt, "tgt")
+    lengths = decode_out.decode_lengths[:, 0]
+    decoded = input_obj.ids_to_strings(decode_out.output_ids[:, 0], lengths, key="tgt")
+    samples = _sample_texts(input_obj, decode_out, key="tgt")
+    weights = decode_out.get("eval_sample_weights")
+    found = []
+    for row, source in enumerate(sources):
+        if weights is not None and not weights[row]:
+            continue
+        facts = {
+            "source": source,
+            "prefix": source,
+            "decoded": decoded[row],
+            "decoded_substr": decoded[row],
+            "target": targets[row],
+            "ids": decode_out.output_ids[row],
+            "logprobs": decode_out.logprobs[row],
+            "decode_length": int(lengths[row]),
+        }
+        if samples is not None:
+            facts["sampled"] = samples[row]
+        found.append((source, facts))
+    return found
+
+
+def _sample_texts(input_obj: Any, decode_out: NestedMap, **options: Any) -> list[list[str]] | None:
+    """The texts of all samples, by example; None if there is one sample each.
+
+    Args:
+      input_obj: As in `examples`.
+      decode_out: As in `examples`, with samples.
+      **options: Further arguments of `ids_to_strings`.
+    """
     batch, num_samples, length = decode_out.output_ids.shape
     if num_samples == 1:
         return None
     texts = input_obj.ids_to_strings(
-        decode_out.output_ids.reshape(-1, length), decode_out.decode_lengths.reshape(-1)
+        decode_out.output_ids.reshape(-1, length), decode_out.decode_lengths.reshape(-1), **options
     )
     return [texts[row * num_samples : (row + 1) * num_samples] for row in range(batch)]
 

@@ -3,19 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped
 
 from praxis import base_layer, py_utils
 from praxis.decoding import prefix
+from praxis.decoding.beam import beam_search
 from praxis.decoding.options import (
     BeamSearchHParams,
     DecoderHParams,
+    FlatBeamSearchHParams,
     GreedyDecoderHParams,
     SampleDecoderHParams,
 )
-from praxis.decoding.sample import decode_steps, greedy_decode, sample_decode
+from praxis.decoding.sample import greedy_decode, sample_decode
 from praxis.decoding.state import right_align_tensors
+from praxis.decoding.steps import decode_steps
+from praxis.decoding.vanilla import vanilla_sample_decode
 from praxis.layers.model.transformer_lm import LanguageModelType
 
 NestedMap = py_utils.NestedMap
@@ -29,16 +34,18 @@ BATCH_SETTINGS = (
     "enforce_sample_constraints",
     "num_per_token_logprobs",
 )
-# Fields of options whose effect is not built yet.
-UNBUILT = (
-    "lazy_prefix_broadcast",
+# Arguments of `sample_decode` that `vanilla_sample_decode` takes too.
+VANILLA = (
+    "fprop_fn",
+    "extend_step_fn",
+    "transform_state_fn",
+    "next_token_sampler",
+    "temperature",
+    "gumbel_prng_key",
+    "max_decode_steps",
+    "eos_id",
     "decode_loop_mesh_axes_transpose",
-    "num_cache_slots",
-    "precompute_kv_cache_prefix_ids",
-    "optimize_eos",
-    "controlled_decoding",
-    "cf_guidance_scale",
-    "vanilla_sample_decode",
+    "model_var_pspecs",
 )
 
 
@@ -65,9 +72,46 @@ def generate(
       As `sample_decode`.
     """
     check_options(model, options)
+    num_extra = sum(
+        value not in (None, False) for value in (result_callback, return_result_for_suffix_score)
+    )
+    if num_extra and not isinstance(options, SampleDecoderHParams):
+        raise ValueError(
+            f"{model.path_text}: result_callback and return_result_for_suffix_score are for "
+            f"SampleDecoderHParams, got {type(options).__name__}."
+        )
+    sampling = {}
+    if isinstance(options, SampleDecoderHParams):
+        sampling = sample_arguments(options, batch)
+        if sampling["cf_guidance_scale"] is not None:
+            batch = model._prepare_guidance_decode_data(batch)
+    arguments = arguments_for(model, options, batch, causal_attention_mask)
+    if isinstance(options, BeamSearchHParams):
+        return _beam_search(model, options, arguments)
+    if not isinstance(options, SampleDecoderHParams):
+        return greedy_decode(model.lm, **arguments)
+    arguments |= sampling
+    if options.vanilla_sample_decode:
+        return _vanilla(model, options, arguments)
+    return sample_decode(
+        model.lm,
+        lazy_broadcast_prefix_fn=lazy_broadcast(options),
+        result_callback=result_callback,
+        return_result_for_suffix_score=return_result_for_suffix_score,
+        **arguments,
+    )
+
+
+def arguments_for(
+    model: Any,
+    options: DecoderHParams,
+    batch: NestedMap,
+    causal_attention_mask: Shaped[Array, "B P"] | None,
+) -> dict[str, Any]:
+    """Arguments of `greedy_decode`, but the model."""
     lengths = prefix_lengths(model, batch)
     arguments = _prefill_arguments(model, options, batch, lengths, causal_attention_mask)
-    arguments |= {
+    return arguments | {
         "extend_step_fn": _extend_step,
         "transform_state_fn": lambda lm, fn: lm.transform_decode_state(fn),
         "prefix_lengths": lengths,
@@ -76,60 +120,119 @@ def generate(
         "fprop_for_prefix": options.fprop_for_prefix,
         "process_result_fn": options.process_result_fn,
         "min_decode_steps": options.min_decode_steps,
+        "decode_loop_mesh_axes_transpose": options.decode_loop_mesh_axes_transpose,
+        "model_var_pspecs": variable_specs(model.lm, options),
     }
-    if isinstance(options, SampleDecoderHParams):
-        arguments |= _sample_arguments(options, batch)
-        arguments["result_callback"] = result_callback
-        arguments["return_result_for_suffix_score"] = return_result_for_suffix_score
-        return sample_decode(model.lm, lazy_broadcast_prefix_fn=None, **arguments)
-    if result_callback is not None or return_result_for_suffix_score:
+
+
+def lazy_broadcast(options: DecoderHParams) -> Callable[..., None] | None:
+    """What makes continuations share the caches of their prefix, if they are to."""
+    if not options.lazy_prefix_broadcast:
+        return None
+    return lambda lm, copies, steps: lm.lazy_broadcast_prefix(copies, steps)
+
+
+def variable_specs(lm: Any, options: DecoderHParams) -> Any:
+    """PartitionSpecs of the parameters, where the loop renames mesh axes; else None."""
+    if not options.decode_loop_mesh_axes_transpose:
+        return None
+    specs = lm.quantized_partition_specs()[base_layer.PARAMS]
+    return jax.tree.map(lambda spec: spec.meta, specs, is_leaf=lambda x: hasattr(x, "meta"))
+
+
+def _beam_search(model: Any, options: BeamSearchHParams, arguments: dict[str, Any]) -> NestedMap:
+    """Beam search with the arguments of `greedy_decode`."""
+    width = arguments["max_prefix_len"]
+    return beam_search(
+        model.lm,
+        arguments["extend_step_fn"],
+        arguments["fprop_fn"],
+        arguments["transform_state_fn"],
+        arguments["prefix_ids"][:, :width],
+        arguments["prefix_paddings"][:, :width],
+        options,
+        decode_loop_mesh_axes_transpose=arguments["decode_loop_mesh_axes_transpose"],
+        model_var_pspecs=arguments["model_var_pspecs"],
+        process_result_fn=arguments["process_result_fn"],
+        lazy_broadcast_prefix_fn=lazy_broadcast(options),
+    )
+
+
+def _vanilla(model: Any, options: SampleDecoderHParams, arguments: dict[str, Any]) -> NestedMap:
+    """Plain sampling with the arguments of `sample_decode`."""
+    if not options.fprop_for_prefix or not isinstance(options.max_decode_steps, int):
         raise ValueError(
-            f"{model.path_text}: result_callback and return_result_for_suffix_score are for "
-            f"SampleDecoderHParams, got {type(options).__name__}."
+            f"{model.path_text}: SampleDecoderHParams.vanilla_sample_decode = True needs "
+            "fprop_for_prefix = True and max_decode_steps to be an int, got "
+            f"{options.fprop_for_prefix} and {options.max_decode_steps}."
         )
-    return greedy_decode(model.lm, **arguments)
+    width = arguments["max_prefix_len"]
+    return vanilla_sample_decode(
+        model.lm,
+        prefix_ids=arguments["prefix_ids"][:, :width],
+        prefix_paddings=arguments["prefix_paddings"][:, :width],
+        **{name: arguments[name] for name in VANILLA if name in arguments},
+    )
 
 
 def check_options(model: Any, options: DecoderHParams) -> None:
-    """Refuses options that contradict each other or the model, or that are not built yet.
+    """Refuses options that contradict each other or the model, or that cannot work.
 
     Raises:
       ValueError: naming model, field and value.
       NotImplementedError: likewise.
     """
+    check_decoder(model, options)
     name = type(options).__name__
-    if isinstance(options, BeamSearchHParams) or not isinstance(
-        options, GreedyDecoderHParams | SampleDecoderHParams
-    ):
-        raise NotImplementedError(
-            f"{model.path_text}: decoding with {name} is not built yet. Use GreedyDecoderHParams "
-            "or SampleDecoderHParams."
-        )
-    for field in UNBUILT:
-        value = getattr(options, field, None)
-        if value:
-            raise NotImplementedError(
-                f"{model.path_text}: {name}.{field} = {value!r} is not built yet. Leave it at its "
-                "default."
-            )
-    if options.seqlen <= 0:
-        raise ValueError(
-            f"{model.path_text}: {name}.seqlen is {options.seqlen}, expected at least 1 token."
-        )
     if options.fprop_for_prefix and options.max_decode_steps is None:
         raise ValueError(
             f"{model.path_text}: {name}.fprop_for_prefix = True needs max_decode_steps, the most "
             "tokens to generate, which is None."
+        )
+    if isinstance(options, BeamSearchHParams) and not options.fprop_for_prefix:
+        raise ValueError(
+            f"{model.path_text}: {name} needs fprop_for_prefix = True, and max_decode_steps, the "
+            "most tokens to generate."
+        )
+    if options.lazy_prefix_broadcast and not options.fprop_for_prefix:
+        raise ValueError(
+            f"{model.path_text}: {name}.lazy_prefix_broadcast = True needs fprop_for_prefix = True."
         )
     if model.model_type == LanguageModelType.BIDIRECTIONAL:
         raise NotImplementedError(
             f"{model.path_text}: a model with model_type = {model.model_type.value!r} cannot "
             "generate: earlier tokens would see later ones."
         )
+
+
+def check_decoder(model: Any, options: DecoderHParams) -> None:
+    """Refuses what no model can decode with, as `check_options`."""
+    name = type(options).__name__
+    if isinstance(options, FlatBeamSearchHParams):
+        raise NotImplementedError(
+            f"{model.path_text}: decoding with {name} needs attention that follows a mask of "
+            "beginnings, which no layer here has. Use BeamSearchHParams, which reorders caches."
+        )
+    if not isinstance(options, GreedyDecoderHParams | SampleDecoderHParams | BeamSearchHParams):
+        raise NotImplementedError(
+            f"{model.path_text}: there is no way to decode with {name}. Use GreedyDecoderHParams, "
+            "SampleDecoderHParams or BeamSearchHParams."
+        )
+    if options.seqlen <= 0:
+        raise ValueError(
+            f"{model.path_text}: {name}.seqlen is {options.seqlen}, expected at least 1 token."
+        )
     if not model.is_mutable_collection(base_layer.DECODE_CACHE):
         raise ValueError(
             f"{model.path_text}: decoding needs the collection {base_layer.DECODE_CACHE!r} to be "
             f"mutable: apply(..., mutable=[{base_layer.DECODE_CACHE!r}])."
+        )
+    if options.lazy_prefix_broadcast and not model.is_mutable_collection(
+        base_layer.PREFIX_DECODE_CACHE
+    ):
+        raise ValueError(
+            f"{model.path_text}: {name}.lazy_prefix_broadcast = True needs the collection "
+            f"{base_layer.PREFIX_DECODE_CACHE!r} to be mutable too."
         )
 
 
@@ -207,7 +310,7 @@ def _prefill_one_padded_token(extra: dict[str, Any]) -> Callable[..., None]:
     return fill_caches
 
 
-def _sample_arguments(options: SampleDecoderHParams, batch: NestedMap) -> dict[str, Any]:
+def sample_arguments(options: SampleDecoderHParams, batch: NestedMap) -> dict[str, Any]:
     """Arguments of `sample_decode` that greedy decoding does not have."""
     sampler = options.next_token_sampler_tpl.clone()
     if options.override_next_token_sampler_params:
@@ -230,7 +333,9 @@ def _sample_arguments(options: SampleDecoderHParams, batch: NestedMap) -> dict[s
         "use_top_k_for_logprobs": options.use_top_k_for_logprobs,
         "return_entropy_score": "return_entropy_score" in batch,
         "sample_constraint": None if constraint is None else constraint.Instantiate(),
-        "cf_guidance_scale": batch.get("cf_guidance_scale"),
+        "cf_guidance_scale": batch.get("cf_guidance_scale", options.cf_guidance_scale),
+        "optimize_eos": options.optimize_eos,
+        "controlled_decoding": options.controlled_decoding,
     }
     arguments |= {name: batch[name] for name in BATCH_SETTINGS if name in batch}
     if "eos_id" in batch:

@@ -1,14 +1,19 @@
 """Language model as the trainer sees it: batches in, loss or generated text out."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from praxis import base_layer, base_model, pax_fiddle, py_utils
 from praxis.decoding.options import DecoderHParams, GreedyDecoderHParams
+from praxis.decoding.stream import NewTokens
 from praxis.layers.embedding.counter import TokenCounter
-from praxis.layers.model import decoded_text, generate
+from praxis.layers.model import decoded_text, generate, generate_stream
+from praxis.layers.model.batch_fields import check_fields
 from praxis.layers.model.transformer_lm import LanguageModelType, TransformerLm
 from praxis.layers.model.xent import compute_xent_loss_helper, prediction_weights
 
@@ -40,7 +45,7 @@ class LanguageModel(base_model.BaseModel):
 
     Raises:
       ValueError: in calls, if the batch lacks a field, or the decoder's settings do not fit.
-      NotImplementedError: in `decode`, for settings that are not built yet.
+      NotImplementedError: in `decode`, for settings that no model decodes with.
     """
 
     lm_tpl: LayerTpl = template_field(TransformerLm)
@@ -67,12 +72,12 @@ class LanguageModel(base_model.BaseModel):
         Returns:
           What `lm` returns for these labels.
         """
-        self._check_batch(input_batch, ("ids", "paddings", "labels", "weights"))
+        check_fields(self, input_batch, ("ids", "paddings", "labels", "weights"))
         if self.count_tokens:
             self.token_counter(input_batch.ids, input_batch.paddings)
         packed = {}
         if getattr(self.lm_tpl, "packed_input", False):
-            self._check_batch(input_batch, ("segment_ids", "segment_pos"))
+            check_fields(self, input_batch, ("segment_ids", "segment_pos"))
             packed = {
                 name: input_batch[name]
                 for name in ("segment_ids", "segment_pos", "segment_mask")
@@ -83,25 +88,17 @@ class LanguageModel(base_model.BaseModel):
             inputs=input_batch.ids,
             paddings=input_batch.paddings,
             labels=NestedMap(class_ids=input_batch.labels, class_weights=weights),
-            causal_attention_mask=self._causal_attention_mask(input_batch),
+            causal_attention_mask=self.causal_attention_mask(input_batch),
             **packed,
         )
 
-    def _check_batch(self, input_batch: NestedMap, names: tuple[str, ...]) -> None:
-        for name in names:
-            if name not in input_batch:
-                raise ValueError(
-                    f"{self.path_text}: the batch has no field {name!r}, only "
-                    f"{sorted(input_batch.keys())}. Let the input give {', '.join(names)}."
-                )
-
-    def _causal_attention_mask(self, input_batch: NestedMap) -> Any:
+    def causal_attention_mask(self, input_batch: NestedMap) -> Any:
         """[B, T], 0 where all tokens see the token; None if they only see earlier ones."""
         if self.model_type == LanguageModelType.CAUSAL:
             return None
         if self.model_type == LanguageModelType.BIDIRECTIONAL:
             return jnp.zeros_like(input_batch.paddings)
-        self._check_batch(input_batch, ("inputs_indicator",))
+        check_fields(self, input_batch, ("inputs_indicator",))
         return 1 - input_batch.inputs_indicator
 
     def compute_loss(
@@ -163,12 +160,12 @@ class LanguageModel(base_model.BaseModel):
             }
         else:
             extra = {}
-        self._check_batch(input_batch, ("ids", "paddings"))
+        check_fields(self, input_batch, ("ids", "paddings"))
         result = generate.generate(
             self,
             decoder_params,
             input_batch,
-            causal_attention_mask=self._causal_attention_mask(input_batch),
+            causal_attention_mask=self.causal_attention_mask(input_batch),
             **extra,
         )
         result.update(input_batch)
@@ -178,6 +175,59 @@ class LanguageModel(base_model.BaseModel):
             num_decoded = jnp.asarray(input_batch.ids.shape[0], jnp.float32)
         metrics = NestedMap(num_decoded=(num_decoded, jnp.ones([], jnp.float32)))
         return metrics, result, NestedMap()
+
+    @nn.nowrap
+    def stream(
+        self,
+        variables: Any,
+        input_batch: NestedMap,
+        *,
+        prng_key: jax.Array | None = None,
+        decoder_params: DecoderHParams | None = None,
+        stop_sequences: Sequence[Sequence[int]] = (),
+    ) -> Iterator[NewTokens]:
+        """Generates as `decode` does, token by token, on a layer outside `apply`.
+
+        The first call with a layer compiles a function for the prompts and one for a step. Later
+        calls use them again, for requests that are not much longer.
+
+        Args:
+          variables: The variables of this layer.
+          input_batch: As for `decode_with_params`.
+          prng_key: For drawing: with the key that `decode` gets as stream `random`, the tokens are
+            the same. None: a fixed one.
+          decoder_params: How; None: `decoder_tpl`. Greedy, or one sample, with max_decode_steps.
+          stop_sequences: Sequences of tokens, each of which ends a text.
+
+        Yields:
+          `ids`, `logprobs` and `done` of each step, [B], on the host.
+
+        Raises:
+          ValueError: if the settings do not fit.
+        """
+        options = self.decoder_tpl if decoder_params is None else decoder_params
+        check_fields(self, input_batch, ("ids", "paddings"))
+        return generate_stream.stream(
+            self, variables, options, input_batch, prng_key, stop_sequences
+        )
+
+    def _prepare_guidance_decode_data(self, input_batch: NestedMap) -> NestedMap:
+        """Makes a batch of pairs for classifier-free guidance; subclasses implement it.
+
+        Args:
+          input_batch: The batch of B rows.
+
+        Returns:
+          A batch of 2 B rows: each row, with the condition, and then the same without it.
+
+        Raises:
+          NotImplementedError: if the subclass does not implement it.
+        """
+        raise NotImplementedError(
+            f"{self.path_text}: cf_guidance_scale needs rows without the condition: override "
+            "_prepare_guidance_decode_data(input_batch), which returns the batch with each row "
+            "followed by the same row without the condition."
+        )
 
     def process_decode_out(
         self, input_obj: Any, decode_out: NestedMap

@@ -4,24 +4,22 @@ import enum
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer, Shaped
 
 from praxis import base_layer, pax_fiddle, py_utils
 from praxis.layers import normalizations
-from praxis.layers.attention import masks
+from praxis.layers.attention.mask_spec import AttentionMask
 from praxis.layers.checks import check_sizes
 from praxis.layers.embedding.position import PositionalEmbedding
 from praxis.layers.embedding.shared import SharedEmbeddingSoftmax
-from praxis.layers.model import lm_sharding
+from praxis.layers.model import lm_loss, lm_sharding, ngram_state
+from praxis.layers.model.sharded_lm import ShardedLm
 from praxis.layers.transformer.stack import StackedTransformer
 
 template_field = base_layer.template_field
 LayerTpl = pax_fiddle.Config[base_layer.BaseLayer]
 NestedMap = py_utils.NestedMap
-AuxLossStruct = base_layer.AuxLossStruct
-SplitDimsMapping = base_layer.SplitDimsMapping
 
 
 class LanguageModelType(str, enum.Enum):  # noqa: UP042 (public base classes)
@@ -32,7 +30,7 @@ class LanguageModelType(str, enum.Enum):  # noqa: UP042 (public base classes)
     BIDIRECTIONAL = "bidirectional"
 
 
-class TransformerLm(base_layer.BaseLayer):
+class TransformerLm(ShardedLm):
     """Predicts tokens with a stack of transformer layers.
 
     In training a call gives the loss. In decoding a call over the prompt fills the caches, and
@@ -46,6 +44,12 @@ class TransformerLm(base_layer.BaseLayer):
         for models whose attention knows positions.
       stacked_transformer_tpl: Config of the stack. In it (or in the stack that it repeats) D,
         `packed_input`, `mask_self_attention` and `fold_padding_with_segment_mask` are filled in.
+      token_type_emb_tpl: Config of what is added to the embeddings by type of token, e.g. first or
+        second sentence; D is filled in. None: there are no types.
+      embedding_ln_tpl: Config of the normalization of the sum of embeddings; D is filled in. None
+        for none.
+      head_tpl: Config of a layer between the stack and the last normalization, e.g. a
+        `FeedForward`; D is filled in as its width of inputs and outputs. None for none.
       final_ln_tpl: Config of the normalization after the stack; D is filled in.
       softmax_tpl: Config of the output layer; D and V are filled in.
       separate_embedding_tpl: Config of the table of input tokens; D and V are filled in. None takes
@@ -59,18 +63,23 @@ class TransformerLm(base_layer.BaseLayer):
         (nats, mean over all positions). None: no such loss.
       record_activations_in_xent_output: Return `activations` [B, T, D] too.
       record_logits_in_xent_output: Return `logits` [B, T, V] even where the softmax gives none.
-      ngrammer_tpl: Not built yet; has to be None.
-      post_attention_ngrammer_tpls: Not built yet; has to be None.
+      ngrammer_tpl: Config of what adds n-grams to the embeddings of tokens, e.g. `VQNgrammer`; None
+        for none.
+      post_attention_ngrammer_tpls: One config for each layer of the stack, or None for it, of what
+        adds n-grams to the outputs of its self-attention.
 
     Variables:
-      embedding_lookup, position_emb, transformer, final_ln, softmax: as in these layers
+      embedding_lookup, ngrammer, position_emb, token_type_emb, embedding_ln, transformer, head,
+        final_ln, softmax: as in these layers
 
     Decode states:
       time_step: [], where the next token goes in the caches
+      ngrammer_prefix, ngrammer_prefix_emb, ngrammer_prefix_segment_pos: [B, 1, ...], the last one,
+        see `ngram_state`; with `ngrammer_tpl`
 
     Raises:
-      ValueError: during setup, if a size is missing; in calls, if inputs do not go together.
-      NotImplementedError: during setup, for n-grammers.
+      ValueError: during setup, if a size or a layer's n-grammer is missing; in calls, if inputs do
+        not go together.
     """
 
     position_emb_tpl: LayerTpl | None = template_field(PositionalEmbedding)
@@ -81,7 +90,7 @@ class TransformerLm(base_layer.BaseLayer):
     packed_input: bool = False
     model_type: LanguageModelType = LanguageModelType.CAUSAL
     ngrammer_tpl: LayerTpl | None = template_field(None)
-    post_attention_ngrammer_tpls: Sequence[LayerTpl] | None = template_field(None)
+    post_attention_ngrammer_tpls: Sequence[LayerTpl | None] | None = template_field(None)
     separate_embedding_tpl: LayerTpl | None = template_field(None)
     final_ln_tpl: LayerTpl = template_field(normalizations.LayerNorm)
     skip_compute_loss: bool = False
@@ -89,21 +98,29 @@ class TransformerLm(base_layer.BaseLayer):
     record_activations_in_xent_output: bool = False
     record_logits_in_xent_output: bool = False
     entropy_loss_weight: float | None = None
+    token_type_emb_tpl: LayerTpl | None = template_field(None)
+    embedding_ln_tpl: LayerTpl | None = template_field(None)
+    head_tpl: LayerTpl | None = template_field(None)
 
     def setup(self) -> None:
         check_sizes(self, "model_dims", "vocab_size")
-        for field in ("ngrammer_tpl", "post_attention_ngrammer_tpls"):
-            if getattr(self, field):
-                raise NotImplementedError(
-                    f"{self.path_text}: {field} is set, but n-grammers are not built yet. "
-                    "Leave it None."
-                )
         if self.position_emb_tpl is not None:
             position_emb = self.position_emb_tpl.clone().set(embedding_dims=self.model_dims)
             self.create_child("position_emb", position_emb)
         if self.separate_embedding_tpl is not None:
             self.create_child("embedding_lookup", self._with_sizes(self.separate_embedding_tpl))
+        if self.ngrammer_tpl is not None:
+            self.create_child("ngrammer", self.ngrammer_tpl)
+        if self.token_type_emb_tpl is not None:
+            types = self.token_type_emb_tpl.clone().set(input_dims=self.model_dims)
+            self.create_child("token_type_emb", types)
+        if self.embedding_ln_tpl is not None:
+            norm = self.embedding_ln_tpl.clone().set(dim=self.model_dims)
+            self.create_child("embedding_ln", norm)
         self.create_child("transformer", self._stack_config())
+        if self.head_tpl is not None:
+            widths = {"input_dims": self.model_dims, "output_dims": self.model_dims}
+            self.create_child("head", self.head_tpl.clone().set(**widths))
         self.create_child("final_ln", self.final_ln_tpl.clone().set(dim=self.model_dims))
         self.create_child("softmax", self._with_sizes(self.softmax_tpl))
 
@@ -118,12 +135,14 @@ class TransformerLm(base_layer.BaseLayer):
     def _stack_config(self) -> LayerTpl:
         """The config of the stack, with what this model decides filled in."""
         config = self.stacked_transformer_tpl.clone()
-        lm_sharding.inner_stack(config).set(
+        stack = lm_sharding.inner_stack(config)
+        stack.set(
             model_dims=self.model_dims,
             packed_input=self.packed_input,
             fold_padding_with_segment_mask=True,
             mask_self_attention=self.model_type == LanguageModelType.CAUSAL,
         )
+        ngram_state.set_in_layers(self, "post_attention_ngrammer_tpls", stack)
         return config
 
     # ---- whole sequences ------------------------------------------------------------------------
@@ -136,8 +155,9 @@ class TransformerLm(base_layer.BaseLayer):
         segment_ids: Integer[Array, "B T"] | None = None,
         segment_pos: Integer[Array, "B T"] | None = None,
         causal_attention_mask: Shaped[Array, "B T"] | None = None,
-        segment_mask: Shaped[Array, "B 1 T T"] | None = None,
+        segment_mask: AttentionMask | Shaped[Array, "B 1 T T"] | None = None,
         start_time_step: int | Int[Array, ""] = 0,
+        token_type_ids: Integer[Array, "B T"] | None = None,
         **input_kwargs: Any,
     ) -> NestedMap | Float[Array, "B T D"]:
         """Predicts each label, given the inputs up to its position; fills the caches if asked.
@@ -153,12 +173,13 @@ class TransformerLm(base_layer.BaseLayer):
           segment_mask: [B, 1, T, T], added to the attention logits, in place of the mask that is
             made of `segment_ids` and `causal_attention_mask`.
           start_time_step: Where the first `extend_step` after this call goes in the caches.
+          token_type_ids: [B, T], with `token_type_emb_tpl`. None: all tokens are of type 0.
           **input_kwargs: For subclasses that have further inputs; this class has none.
 
         Returns:
           As `compute_loss`; the activations [B, T, D] with `skip_compute_loss`.
         """
-        self._check_inputs(segment_ids, segment_pos, input_kwargs)
+        self._check_inputs(segment_ids, segment_pos, token_type_ids, input_kwargs)
         weights = 1.0 - paddings.astype(jnp.float32)
         self.add_summary("num_unpadded_tokens", lambda: jnp.sum(weights))
         self.add_summary("ratio_unpadded_tokens", lambda: jnp.mean(weights))
@@ -169,18 +190,35 @@ class TransformerLm(base_layer.BaseLayer):
             segment_pos = jnp.broadcast_to(
                 jnp.arange(inputs.shape[1], dtype=jnp.int32)[jnp.newaxis], inputs.shape
             )
-        x = self._embed(inputs, segment_pos, inputs.shape[1])
+        x = self._token_table.emb_lookup(inputs)
+        if self.ngrammer_tpl is not None:
+            ngram_state.store(self, inputs, x, segment_pos, start_time_step)
+            x = ngram_state.embed_sequence(
+                self.ngrammer, self._token_table, inputs, x, paddings, segment_pos
+            )
+        x = self._embed_places(x, segment_pos, inputs.shape[1], token_type_ids)
         if segment_mask is None:
-            segment_mask = self._segment_mask(segment_ids, causal_attention_mask, x.dtype)
+            segment_mask = self._segment_mask(segment_ids, causal_attention_mask)
+            if not getattr(self.transformer, "takes_lazy_masks", False):
+                segment_mask = segment_mask.materialise(x.dtype)
         x = self.transformer(x, paddings, segment_mask=segment_mask, segment_pos=segment_pos)
-        activations = self.final_ln(x)
+        activations = self._finish(x)
         if self.skip_compute_loss:
             return activations
         return self.compute_loss(activations, labels, inputs)
 
     def _check_inputs(
-        self, segment_ids: Any, segment_pos: Any, input_kwargs: dict[str, Any]
+        self,
+        segment_ids: Any,
+        segment_pos: Any,
+        token_type_ids: Any,
+        input_kwargs: dict[str, Any],
     ) -> None:
+        if token_type_ids is not None and self.token_type_emb_tpl is None:
+            raise ValueError(
+                f"{self.path_text}: token_type_ids are given, but token_type_emb_tpl is None. Set "
+                "it, e.g. to a config of embedding_softmax.Embedding with num_classes = 2."
+            )
         if segment_ids is None and segment_pos is not None:
             raise ValueError(
                 f"{self.path_text}: segment_pos is given without segment_ids. Pass both, or "
@@ -192,25 +230,46 @@ class TransformerLm(base_layer.BaseLayer):
                 "__call__ takes them could use them."
             )
 
-    def _embed(
-        self, tokens: Int[Array, "B T"], positions: Integer[Array, "B T"] | None, seq_length: int
+    @property
+    def _token_table(self) -> Any:
+        """The layer that embeds tokens."""
+        return self.softmax if self.separate_embedding_tpl is None else self.embedding_lookup
+
+    def _embed_places(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Integer[Array, "B T"] | None,
+        seq_length: int,
+        token_type_ids: Integer[Array, "B T"] | None = None,
     ) -> Float[Array, "B T D"]:
-        """The embeddings of tokens at positions below `seq_length`."""
-        table = self.softmax if self.separate_embedding_tpl is None else self.embedding_lookup
-        x = table.emb_lookup(tokens)
+        """Adds what stands for positions below `seq_length` and for types, and normalises."""
         if self.position_emb_tpl is not None:
             x += self.position_emb(seq_length=seq_length, position=positions)
-        return x
+        if self.token_type_emb_tpl is not None:
+            if token_type_ids is None:
+                token_type_ids = jnp.zeros(x.shape[:2], jnp.int32)
+            x += self.token_type_emb.emb_lookup(token_type_ids)
+        return x if self.embedding_ln_tpl is None else self.embedding_ln(x)
+
+    def _finish(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """What lies between the stack and the softmax."""
+        return self.final_ln(x if self.head_tpl is None else self.head(x))
 
     def _segment_mask(
         self,
         segment_ids: Integer[Array, "B T"],
         causal_attention_mask: Shaped[Array, "B T"] | None,
-        dtype: Any,
-    ) -> Float[Array, "B 1 T T"]:
-        if self.model_type == LanguageModelType.BIDIRECTIONAL:
-            return masks.segment_mask(segment_ids, dtype=dtype)
-        return masks.causal_segment_mask(segment_ids, dtype, causal_attention_mask)
+    ) -> AttentionMask:
+        is_causal = self.model_type != LanguageModelType.BIDIRECTIONAL
+        has_prefix = is_causal and causal_attention_mask is not None
+        return AttentionMask(
+            target_len=segment_ids.shape[1],
+            source_len=segment_ids.shape[1],
+            causal=is_causal,
+            query_segment_ids=segment_ids,
+            key_segment_ids=segment_ids,
+            visible_keys=causal_attention_mask == 0 if has_prefix else None,
+        )
 
     # ---- losses ---------------------------------------------------------------------------------
 
@@ -241,19 +300,9 @@ class TransformerLm(base_layer.BaseLayer):
           ValueError: if the labels lack an entry.
         """
         if labels is None:
-            return self._predictions(self.softmax.get_logits(activations, input_ids))
-        self._check_labels(labels)
-        class_ids, weights = labels.get("class_ids"), labels.class_weights
-        outputs = self.softmax(
-            activations,
-            weights[..., jnp.newaxis],
-            class_ids=None if class_ids is None else class_ids[..., jnp.newaxis],
-            class_probabilities=labels.get("class_probabilities"),
-            input_ids=input_ids,
-        )
-        outputs.per_token_xent = outputs.per_example_xent * weights.astype(jnp.float32)
-        outputs.per_sequence_xent = jnp.sum(outputs.per_token_xent, axis=-1)
-        outputs.total_loss = outputs.avg_xent
+            return lm_loss.predictions(self.softmax.get_logits(activations, input_ids))
+        lm_loss.check_labels(self, labels)
+        outputs = lm_loss.token_losses(self.softmax, activations, labels, input_ids)
         if self.record_logits_in_xent_output and outputs.logits is None:
             outputs.logits = self.softmax.get_logits(activations, input_ids)
         if self.record_activations_in_xent_output:
@@ -262,43 +311,11 @@ class TransformerLm(base_layer.BaseLayer):
             logits = outputs.logits
             if logits is None:
                 logits = self.softmax.get_logits(activations, input_ids)
-            outputs.avg_entropy_loss = -mean_entropy(logits)
+            outputs.avg_entropy_loss = -lm_loss.mean_entropy(logits)
             outputs.total_loss += self.entropy_loss_weight * outputs.avg_entropy_loss
         if not self.skip_aux_loss:
-            outputs.aux_loss, outputs.aux_loss_weight = self._total_aux_loss()
-            self.add_summary("total_aux_loss", outputs.aux_loss)
-            self.add_summary("total_aux_loss_weight", outputs.aux_loss_weight)
-            outputs.total_loss += outputs.aux_loss
+            lm_loss.add_aux_losses(self, outputs)
         return outputs
-
-    def _check_labels(self, labels: NestedMap) -> None:
-        given = sorted(labels.keys())
-        if "class_weights" not in labels or not {"class_ids", "class_probabilities"} & set(given):
-            raise ValueError(
-                f"{self.path_text}: labels have {given}, expected class_weights [B, T] and "
-                "class_ids [B, T] or class_probabilities [B, T, V]."
-            )
-
-    def _predictions(self, logits: Float[Array, "*B V"]) -> NestedMap:
-        """Logits and probabilities, computed in float32, in the dtype of the logits."""
-        log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-        return NestedMap(
-            logits=logits,
-            log_probs=log_probs.astype(logits.dtype),
-            probs=jnp.exp(log_probs).astype(logits.dtype),
-        )
-
-    def _total_aux_loss(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Sums the auxiliary losses of this layer and of all below it, and their weights."""
-        leaves = jax.tree.leaves(
-            base_layer.maybe_unbox_value(self.variables.get(base_layer.AUX_LOSS, {})),
-            is_leaf=lambda node: isinstance(node, AuxLossStruct),
-        )
-        zero = jnp.zeros([], jnp.float32)
-        return (
-            sum((jnp.sum(leaf.value) for leaf in leaves), zero),
-            sum((jnp.sum(leaf.weight) for leaf in leaves), zero),
-        )
 
     # ---- decoding -------------------------------------------------------------------------------
 
@@ -341,7 +358,11 @@ class TransformerLm(base_layer.BaseLayer):
         if positions is None:
             positions = (time_step + jnp.arange(block_len, dtype=jnp.int32))[jnp.newaxis]
             positions = jnp.broadcast_to(positions, block.shape)
-        x = self._embed(block, positions.reshape(block.shape), self._longest_length(block_len))
+        positions = positions.reshape(block.shape)
+        x = self._token_table.emb_lookup(block)
+        if self.ngrammer_tpl is not None:
+            x = ngram_state.extend(self, self.ngrammer, block, x, positions)
+        x = self._embed_places(x, positions, self._longest_length(block_len))
         x = self.transformer.extend_step(
             x if inputs.ndim == 2 else x[:, 0],
             time_step=time_step,
@@ -349,8 +370,8 @@ class TransformerLm(base_layer.BaseLayer):
             atten_mask=atten_mask,
         )
         self.update_decode_state("time_step", time_step + block_len)
-        activations = self.final_ln(x)
-        outputs = self._predictions(self.softmax.get_logits(activations, inputs))
+        activations = self._finish(x)
+        outputs = lm_loss.predictions(self.softmax.get_logits(activations, inputs))
         if self.record_activations_in_xent_output:
             outputs.activations = activations
         return outputs
@@ -363,10 +384,14 @@ class TransformerLm(base_layer.BaseLayer):
 
     def transform_decode_state(self, transform_fn: base_layer.DecodeStateTransformFn) -> None:
         """Replaces each array of the caches by `transform_fn(array, batch_dim, time_dim)`."""
+        if self.ngrammer_tpl is not None:
+            ngram_state.transform(self, transform_fn)
         self.transformer.transform_decode_state(transform_fn)
 
     def lazy_broadcast_prefix(self, num_suffix_samples: int, suffix_length: int) -> None:
         """Keeps the caches as prefixes that samples share, and starts new ones for suffixes."""
+        if self.ngrammer_tpl is not None:
+            ngram_state.repeat(self, num_suffix_samples)
         self.transformer.lazy_broadcast_prefix(num_suffix_samples, suffix_length)
 
     def right_align_decode_state_with_prefix(
@@ -374,131 +399,3 @@ class TransformerLm(base_layer.BaseLayer):
     ) -> None:
         """Joins shared prefixes with the caches, and aligns the results."""
         self.transformer.right_align_decode_state_with_prefix(max_prefix_size, right_align_fn)
-
-    # ---- sharding -------------------------------------------------------------------------------
-
-    @classmethod
-    def set_sharding_params_v1(
-        cls,
-        lm_p: LayerTpl,
-        *,
-        replica_axis: str,
-        data_axis: str,
-        mdl_axis: str,
-        ici_mesh_shape: Sequence[int],
-        dcn_mesh_shape: Sequence[int] | None = None,
-        batch_axes: Sequence[str] | None = None,
-        mesh_axis_names: Sequence[str],
-        seq_axis: str | None = None,
-        training_optimized: bool,
-    ) -> LayerTpl:
-        """Shards weights over the data and model axes, and activations over batch and model.
-
-        Args:
-          lm_p: Config of the model, which is changed.
-          replica_axis: Axis of copies of the weights.
-          data_axis: Axis that shards D of the weights.
-          mdl_axis: Axis that shards heads, hidden widths and the vocabulary.
-          ici_mesh_shape: Sizes of the mesh axes inside a slice.
-          dcn_mesh_shape: Sizes of the mesh axes across slices.
-          batch_axes: Axes that shard the batch; None takes (`replica_axis`, `data_axis`).
-          mesh_axis_names: Names of the mesh axes.
-          seq_axis: Axis that shards time, and D of the weights too.
-          training_optimized: Whether `mdl_axis` also shards D of the activations between layers.
-
-        Returns:
-          `lm_p`.
-        """
-        shardings = lm_sharding.data_and_model_parallel(
-            data_axis=data_axis,
-            mdl_axis=mdl_axis,
-            batch_axes=(replica_axis, data_axis) if batch_axes is None else batch_axes,
-            seq_axis=seq_axis,
-            training_optimized=training_optimized,
-        )
-        return cls.set_custom_sharding_params(
-            lm_p,
-            ici_mesh_shape=ici_mesh_shape,
-            dcn_mesh_shape=dcn_mesh_shape,
-            mesh_axis_names=mesh_axis_names,
-            **vars(shardings),
-        )
-
-    @classmethod
-    def set_custom_sharding_params(
-        cls,
-        lm_p: LayerTpl,
-        *,
-        ici_mesh_shape: Sequence[int],
-        dcn_mesh_shape: Sequence[int] | None = None,
-        mesh_axis_names: Sequence[str],
-        w_df: SplitDimsMapping = None,
-        w_dnh: SplitDimsMapping = None,
-        w_emh: SplitDimsMapping = None,
-        w_vd: SplitDimsMapping = None,
-        a_bld: SplitDimsMapping = None,
-        a_blf: SplitDimsMapping = None,
-        a_blh: SplitDimsMapping = None,
-        a_blnh: SplitDimsMapping = None,
-        a_blv: SplitDimsMapping = None,
-        a_egch: SplitDimsMapping = None,
-        a_egcm: SplitDimsMapping = None,
-        a_bd: SplitDimsMapping = None,
-        a_bf: SplitDimsMapping = None,
-        a_bv: SplitDimsMapping = None,
-    ) -> LayerTpl:
-        """Sets the sharding of all parts by letters, see `lm_sharding.LmShardings`.
-
-        Args:
-          lm_p: Config of the model, which is changed.
-          ici_mesh_shape: Sizes of the mesh axes inside a slice.
-          dcn_mesh_shape: Sizes of the mesh axes across slices.
-          mesh_axis_names: Names of the mesh axes.
-          w_df: Of the weights of feed-forwards, and of learned positions.
-          w_dnh: Of the projections of attentions.
-          w_emh: Of the weights of experts; not read, since experts are not built yet.
-          w_vd: Of embedding tables and of the softmax, in this order whatever is stored.
-          a_bld: Of activations of model width.
-          a_blf: Of hidden activations of feed-forwards.
-          a_blh: Of keys and values of one head.
-          a_blnh: Of queries, keys and values.
-          a_blv: Of logits.
-          a_egch: Of hidden activations of experts; not read.
-          a_egcm: Of outputs of experts; not read.
-          a_bd: As a_bld, of one decoding step; None takes it from a_bld.
-          a_bf: As a_blf, of one decoding step; None takes it from a_blf.
-          a_bv: As a_blv, of one decoding step; None takes it from a_blv.
-
-        Returns:
-          `lm_p`.
-
-        Raises:
-          NotImplementedError: for parts that have no known sharding.
-        """
-        del w_emh, a_egch, a_egcm
-        lm_p.set(
-            ici_mesh_shape=ici_mesh_shape,
-            dcn_mesh_shape=dcn_mesh_shape,
-            mesh_axis_names=mesh_axis_names,
-        )
-        shardings = lm_sharding.LmShardings(
-            w_df=w_df,
-            w_dnh=w_dnh,
-            w_vd=w_vd,
-            a_bld=a_bld,
-            a_blf=a_blf,
-            a_blh=a_blh,
-            a_blnh=a_blnh,
-            a_blv=a_blv,
-            a_bd=a_bd,
-            a_bf=a_bf,
-            a_bv=a_bv,
-        )
-        lm_sharding.shard_lm(lm_p, shardings)
-        return lm_p
-
-
-def mean_entropy(logits: Float[Array, "*B V"]) -> Float[Array, ""]:
-    """Entropy of the predictions, in nats, averaged over all positions; float32."""
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return -jnp.mean(jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))

@@ -1,18 +1,21 @@
 """One transformer layer: self-attention, cross-attention if asked for, feed-forward."""
 
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Float, Int, Shaped
 
 from praxis import base_layer, pax_fiddle, py_utils
 from praxis.layers import normalizations, stochastics
 from praxis.layers.attention.cache import TimeStep
 from praxis.layers.attention.dot_product import DotProductAttention
+from praxis.layers.attention.mask_spec import Mask
 from praxis.layers.checks import check_last_axis, check_sizes
 from praxis.layers.transformer.feed_forward import (
     TransformerFeedForward,
     relative_cosine,
     rms,
 )
+from praxis.layers.transformer.masks import attends_lazily
 from praxis.layers.transformer.norms import NORM_POLICIES, NormPolicy, check_norm_policy
 
 template_field = base_layer.template_field
@@ -43,6 +46,7 @@ class Transformer(base_layer.BaseLayer):
       cross_atten_tpl: Config of the cross-attention; None takes `tr_atten_tpl`.
       tr_fflayer_tpl: Config of the feed-forward. Sizes, dropouts and `norm_policy` are filled in.
       packed_input: Whether rows hold several examples.
+      ngrammer_tpl: Filled into the self-attention's field of that name, unless it is None.
 
     Variables:
       layer_norm, or pre_layer_norm and post_layer_norm for "primer_hybrid"
@@ -63,6 +67,7 @@ class Transformer(base_layer.BaseLayer):
     input_dims: int = 0
     hidden_dims: int = 0
     packed_input: bool = False
+    ngrammer_tpl: LayerTpl | None = template_field(None)
     tr_atten_tpl: LayerTpl = template_field(DotProductAttention)
     cross_atten_tpl: LayerTpl | None = template_field(None)
     ln_tpl: LayerTpl = template_field(normalizations.LayerNorm)
@@ -77,7 +82,10 @@ class Transformer(base_layer.BaseLayer):
     def setup(self) -> None:
         check_sizes(self, "input_dims", "hidden_dims", "num_heads")
         check_norm_policy(self)
-        self._create_attention("self_attention", "layer_norm", self.tr_atten_tpl)
+        attention = self.tr_atten_tpl.clone()
+        if self.ngrammer_tpl is not None:
+            attention.ngrammer_tpl = self.ngrammer_tpl
+        self._create_attention("self_attention", "layer_norm", attention)
         if self.use_cross_attention:
             tpl = self.tr_atten_tpl if self.cross_atten_tpl is None else self.cross_atten_tpl
             self._create_attention("cross_attention", "cross_layer_norm", tpl)
@@ -121,13 +129,28 @@ class Transformer(base_layer.BaseLayer):
             ),
         )
 
+    @nn.nowrap
+    def attends_lazily(self, target_len: int, source_len: int | None) -> bool:
+        """Whether calls need no array of T by S: neither for logits, nor for a mask.
+
+        Args:
+          target_len: T.
+          source_len: S of what cross-attention attends to; None if there is none.
+        """
+        drops = self.atten_dropout_prob > 0.0 and not self.do_eval
+        lazily = attends_lazily(self.tr_atten_tpl, target_len**2, drops=drops)
+        if self.use_cross_attention and source_len is not None:
+            tpl = self.tr_atten_tpl if self.cross_atten_tpl is None else self.cross_atten_tpl
+            lazily = lazily and attends_lazily(tpl, target_len * source_len, drops=drops)
+        return lazily
+
     def __call__(
         self,
         inputs: Float[Array, "B T D"],
         paddings: Shaped[Array, "B T"],
-        attention_mask: Shaped[Array, "..."],
+        attention_mask: Mask,
         cross_inputs: Float[Array, "B S _"] | None = None,
-        cross_attention_mask: Shaped[Array, "..."] | None = None,
+        cross_attention_mask: Mask | None = None,
         segment_pos: Int[Array, "_ T"] | None = None,
         segment_ids: Int[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], py_utils.NestedMap]:
@@ -137,17 +160,16 @@ class Transformer(base_layer.BaseLayer):
           inputs: [B, T, D].
           paddings: [B, T], 1 marks padding.
           attention_mask: [B, 1, T, T], with 1 for B or T where these share it; added to the logits:
-            0 keeps, large negative hides.
+            0 keeps, large negative hides. Or an `AttentionMask`, where the attention takes one.
           cross_inputs: [B, S, D], what cross-attention attends to.
           cross_attention_mask: [B, 1, T, S], likewise.
           segment_pos: [B, T], position of each token in its segment; None: 0 to T - 1.
-          segment_ids: Not read.
+          segment_ids: [B, T], passed to the feed-forward, where given.
 
         Returns:
           The outputs [B, T, D], and the attention probabilities [B, N, T, S], as `self_atten` and,
           with cross-attention, `cross_atten`.
         """
-        del segment_ids
         check_last_axis(self, inputs, "input_dims")
         self._summarise_inputs(inputs)
         probs = py_utils.NestedMap()
@@ -170,7 +192,8 @@ class Transformer(base_layer.BaseLayer):
                 normed, cross_inputs, cross_inputs, cross_attention_mask, segment_pos
             )
             x = self._add(x, attended, "cross_layer_norm")
-        return self.ff_layer(x, paddings), probs
+        segments = {} if segment_ids is None else {"segment_ids": segment_ids}
+        return self.ff_layer(x, paddings, **segments), probs
 
     def _attends_across(self, given: Array | None, argument: str) -> bool:
         """Whether a call attends to another sequence."""

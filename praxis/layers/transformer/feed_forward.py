@@ -195,6 +195,21 @@ class TransformerFeedForward(base_layer.BaseLayer):
           [..., output_dims].
         """
         del segment_ids
+        inputs, outputs = self._branch(inputs, paddings)
+        policy = NORM_POLICIES[self.norm_policy]
+        if not self.add_skip_connection:
+            return policy.at_end(self, "layer_norm", outputs)
+        self.add_summary("output_rel_cos", lambda: relative_cosine(inputs, outputs), verbosity=4)
+        if self.residual_droppath_prob > 0.0:
+            outputs = self.residual_droppath(inputs, outputs)
+        else:
+            outputs = inputs + self.residual_weight * outputs
+        return policy.at_end(self, "layer_norm", outputs)
+
+    def _branch(
+        self, inputs: Float[Array, "*B D"], paddings: Shaped[Array, "*B"] | None
+    ) -> tuple[Float[Array, "*B D"], Float[Array, "*B E"]]:
+        """The inputs of the skip connection, and what is to be added to them."""
         check_last_axis(self, inputs, "input_dims")
 
         def hide(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -215,15 +230,7 @@ class TransformerFeedForward(base_layer.BaseLayer):
         self.add_summary("output_rms", lambda: rms(outputs), verbosity=4)
         outputs = policy.after(self, "layer_norm", outputs)
         self.add_summary("output_norm_rms", lambda: rms(outputs), verbosity=4)
-        outputs = self.residual_dropout(outputs)
-        if not self.add_skip_connection:
-            return policy.at_end(self, "layer_norm", outputs)
-        self.add_summary("output_rel_cos", lambda: relative_cosine(inputs, outputs), verbosity=4)
-        if self.residual_droppath_prob > 0.0:
-            outputs = self.residual_droppath(inputs, outputs)
-        else:
-            outputs = inputs + self.residual_weight * outputs
-        return policy.at_end(self, "layer_norm", outputs)
+        return inputs, self.residual_dropout(outputs)
 
     def extend_step(
         self, inputs: Float[Array, "*B D"], *, time_step: TimeStep

@@ -1,17 +1,76 @@
 """The masks that a transformer layer passes to its attentions."""
 
+import dataclasses
+from typing import Any, TypeVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 from praxis.layers.attention import masks
+from praxis.layers.attention.attend import choose_implementation
+from praxis.layers.attention.mask_spec import AttentionMask, as_mask, either_padded
 
 Mask = Float[Array, "..."]
 
 
-def _required(value: Array | None, what: str, why: str) -> Array:
+Given = TypeVar("Given")
+
+
+def _required(value: Given | None, what: str, why: str) -> Given:
     if value is None:
         raise ValueError(f"{what} is None, but is required {why}.")
     return value
+
+
+def attends_lazily(attention_tpl: Any, num_logits: int, *, drops: bool) -> bool:
+    """Whether an attention layer never holds all logits, so that a mask need not exist as an array.
+
+    Args:
+      attention_tpl: Config of the layer. One with a field `implementation` takes an
+        `AttentionMask` in place of an array.
+      num_logits: T S.
+      drops: Whether the layer drops probabilities in this call.
+    """
+    implementation = getattr(attention_tpl, "implementation", None)
+    if implementation is None:
+        return False
+    chosen = choose_implementation(implementation, whole=drops, num_logits=num_logits)
+    return chosen != "reference"
+
+
+def lazy_attention_masks_for_fprop(
+    inputs: Float[Array, "B T D"],
+    paddings: Shaped[Array, "B T"] | None = None,
+    causal_attention: bool = False,
+    segment_mask: AttentionMask | Shaped[Array, "..."] | None = None,
+    cross_inputs: Float[Array, "B S _"] | None = None,
+    cross_paddings: Shaped[Array, "B S"] | None = None,
+    cross_segment_mask: AttentionMask | Shaped[Array, "..."] | None = None,
+    fold_padding_with_segment_mask: bool = False,
+) -> tuple[AttentionMask, AttentionMask | None]:
+    """The masks of `compute_attention_masks_for_fprop`, with the same arguments, as their rules.
+
+    `segment_mask` and `cross_segment_mask` may be rules, too.
+    """
+    target_len = inputs.shape[1]
+    if fold_padding_with_segment_mask:
+        given = _required(segment_mask, "segment_mask", "with fold_padding_with_segment_mask")
+        mask = as_mask(given, target_len, target_len)
+    else:
+        paddings = _required(paddings, "paddings", "without fold_padding_with_segment_mask")
+        mask = AttentionMask(target_len=target_len, source_len=target_len, key_paddings=paddings)
+        if segment_mask is not None:
+            mask = mask.merge(as_mask(segment_mask, target_len, target_len))
+    if causal_attention:
+        mask = mask.merge(AttentionMask(target_len=target_len, source_len=target_len, causal=True))
+    if cross_inputs is None:
+        return mask, None
+    cross_paddings = _required(cross_paddings, "cross_paddings", "with cross_inputs")
+    lengths = {"target_len": target_len, "source_len": cross_inputs.shape[1]}
+    cross_mask = as_mask(cross_segment_mask, **lengths)
+    # Unlike in self-attention, a query has no key of its own, so that there is none to hide.
+    hidden_keys = either_padded(cross_mask.key_paddings, cross_paddings)
+    return mask, dataclasses.replace(cross_mask, key_paddings=hidden_keys)
 
 
 def compute_attention_masks_for_fprop(
@@ -44,22 +103,18 @@ def compute_attention_masks_for_fprop(
     Raises:
       ValueError: if an argument that is needed is None.
     """
-    if fold_padding_with_segment_mask:
-        mask = _required(segment_mask, "segment_mask", "with fold_padding_with_segment_mask")
-    else:
-        paddings = _required(paddings, "paddings", "without fold_padding_with_segment_mask")
-        mask = masks.convert_paddings_to_mask(paddings, inputs.dtype)
-        if segment_mask is not None:
-            mask = masks.merge_masks(mask, segment_mask)
-    if causal_attention:
-        mask = masks.merge_masks(mask, masks.causal_mask(inputs))
-    if cross_inputs is None:
-        return mask, None
-    cross_paddings = _required(cross_paddings, "cross_paddings", "with cross_inputs")
-    cross_mask = masks.convert_paddings_to_mask(cross_paddings, inputs.dtype)
-    if cross_segment_mask is not None:
-        cross_mask = jnp.minimum(cross_mask, cross_segment_mask)
-    return mask, cross_mask
+    mask, cross_mask = lazy_attention_masks_for_fprop(
+        inputs,
+        paddings,
+        causal_attention=causal_attention,
+        segment_mask=segment_mask,
+        cross_inputs=cross_inputs,
+        cross_paddings=cross_paddings,
+        cross_segment_mask=cross_segment_mask,
+        fold_padding_with_segment_mask=fold_padding_with_segment_mask,
+    )
+    arrays = mask.materialise(inputs.dtype)
+    return arrays, None if cross_mask is None else cross_mask.materialise(inputs.dtype)
 
 
 def compute_attention_masks_for_extend_step(

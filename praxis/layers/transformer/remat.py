@@ -54,7 +54,7 @@ SAVED_NAMES = {
     ),
     AutodiffCheckpointType.SAVE_ITERATION_INPUT: ("iteration_input",),
     AutodiffCheckpointType.SAVE_TRANSFORMER_LAYER_OUTPUT: ("transformer_layer_out",),
-    AutodiffCheckpointType.SAVE_DOT_EXCEPT_LOGITS: (*_ATTENTION, "ffn1", "ffn2"),
+    AutodiffCheckpointType.SAVE_DOT_EXCEPT_LOGITS: (*_ATTENTION, "ffn1", "ffn1_gate", "ffn2"),
     AutodiffCheckpointType.SAVE_DOT_EXCEPT_LOGITS_FFN1: (*_ATTENTION, "ffn2"),
     AutodiffCheckpointType.SAVE_UNET_CONV: ("conv_out",),
     AutodiffCheckpointType.SAVE_UNET_ALL_CONV: ("conv_0", "conv_1", "conv_out"),

@@ -31,7 +31,8 @@ LayerTpl = pax_fiddle.Config[base_layer.BaseLayer]
 SplitDimsMapping = base_layer.SplitDimsMapping
 DecodeStateTransformFn = base_layer.DecodeStateTransformFn
 
-WEIGHTS = (PARAMS, NON_TRAINABLE)
+# Flax modules inside a layer keep moving averages in their own collection.
+WEIGHTS = (PARAMS, NON_TRAINABLE, "batch_stats")
 CACHES = (DECODE_CACHE, PREFIX_DECODE_CACHE)
 # What a single step of decoding does not report.
 REPORTS = (AUX_LOSS, SUMMARIES, INTERMEDIATES, base_layer.HYPER_PARAMS)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from praxis import base_layer, pax_fiddle
 from praxis.layers.attention.cache import TimeStep
+from praxis.layers.attention.mask_spec import Mask
 from praxis.layers.checks import check_sizes
 from praxis.layers.transformer.remat import AutodiffCheckpointType
 from praxis.layers.transformer.repeat import Repeat
@@ -85,14 +86,19 @@ class StackedTransformerRepeated(base_layer.BaseLayer):
     def _loop(self) -> Repeat:
         return getattr(self, self.repeat_layer_name)
 
+    @property
+    def takes_lazy_masks(self) -> bool:
+        """Whether calls take an `AttentionMask` in place of an array, as the block says."""
+        return hasattr(self.block.cls, "takes_lazy_masks")
+
     def __call__(
         self,
         inputs: Float[Array, "B T D"],
         paddings: Shaped[Array, "B T"],
-        segment_mask: Shaped[Array, "..."] | None = None,
+        segment_mask: Mask | None = None,
         cross_inputs: Float[Array, "B S _"] | None = None,
         cross_paddings: Shaped[Array, "B S"] | None = None,
-        cross_segment_mask: Shaped[Array, "..."] | None = None,
+        cross_segment_mask: Mask | None = None,
         segment_pos: Int[Array, "_ T"] | None = None,
     ) -> Float[Array, "... B T D"]:
         """Applies the blocks; the arguments are those of `StackedTransformer`.

@@ -1,6 +1,7 @@
 """A stack of transformer layers, each with its own variables."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,19 +11,22 @@ from jaxtyping import Array, Float, Int, Shaped
 from praxis import base_layer, pax_fiddle
 from praxis.layers import stochastics
 from praxis.layers.attention.cache import TimeStep
+from praxis.layers.attention.mask_spec import Mask
 from praxis.layers.attention.masks import mask_from_keep
 from praxis.layers.checks import check_sizes
 from praxis.layers.transformer.block import Transformer
 from praxis.layers.transformer.masks import (
     compute_attention_masks_for_extend_step,
-    compute_attention_masks_for_fprop,
+    lazy_attention_masks_for_fprop,
 )
+from praxis.layers.transformer.moe import TransformerFeedForwardMoe
 from praxis.layers.transformer.remat import AutodiffCheckpointType, custom_policy
 
 template_field = base_layer.template_field
 LayerTpl = pax_fiddle.Config[base_layer.BaseLayer]
 DecodeStateTransformFn = base_layer.DecodeStateTransformFn
 Window = tuple[int, int] | None
+DEFAULT_CAPACITY_FACTOR = 2.0
 
 
 class StackedTransformer(base_layer.BaseLayer):
@@ -54,11 +58,16 @@ class StackedTransformer(base_layer.BaseLayer):
         or one pair or None for each; None does not limit them. The attention class must have the
         field.
       moe_layers: Indices of the layers whose feed-forward is `moe_layer_tpl`.
-      moe_layer_tpl: Config of a mixture-of-experts feed-forward.
+      moe_layer_tpl: Config of a mixture-of-experts feed-forward. The four fields that follow are
+        filled in, and `hidden_dims` where it has none.
       num_experts: Number of experts.
       num_groups: Number of groups of tokens.
       min_group_size: Smallest number of tokens in a group; None does not limit it.
       gating_func: Name of the function that chooses experts.
+      unadjusted_expert_capacity_factor: Filled into `moe_layer_tpl` too, unless it is the default
+        and the template has another; see `TransformerFeedForwardMoe`.
+      ngrammer_tpls: One config for each layer, or None for it, of what the scores of its
+        self-attention get added; None: nothing.
       remat: Whether to compute activations again in the backward pass.
       checkpoint_policy: What is kept then.
 
@@ -87,11 +96,13 @@ class StackedTransformer(base_layer.BaseLayer):
     packed_input: bool = False
     fold_padding_with_segment_mask: bool = False
     transformer_layer_params_tpl: LayerTpl | Sequence[LayerTpl] = template_field(Transformer)
-    moe_layer_tpl: LayerTpl | None = template_field(None)
+    moe_layer_tpl: LayerTpl | None = template_field(TransformerFeedForwardMoe)
     num_experts: int = 0
     num_groups: int = 1
     min_group_size: int | None = None
+    unadjusted_expert_capacity_factor: float = DEFAULT_CAPACITY_FACTOR
     moe_layers: Sequence[int] | None = ()
+    ngrammer_tpls: Sequence[LayerTpl | None] | None = template_field(None)
     checkpoint_policy: AutodiffCheckpointType = AutodiffCheckpointType.SAVE_DOT_EXCEPT_LOGITS_FFN1
     remat: bool = False
     local_window_size: tuple[Window, ...] | Window = None
@@ -100,6 +111,11 @@ class StackedTransformer(base_layer.BaseLayer):
         check_sizes(self, "num_layers", "model_dims", "hidden_dims", "num_heads")
         self._check_probabilities()
         self._check_moe()
+        if self.ngrammer_tpls is not None and len(self.ngrammer_tpls) != self.num_layers:
+            raise ValueError(
+                f"{self.path_text}: ngrammer_tpls has {len(self.ngrammer_tpls)} entries, expected "
+                f"one for each of num_layers = {self.num_layers}."
+            )
         windows = self._windows()
         layers = [
             self._layer_config(i, template.clone(), windows[i])
@@ -139,6 +155,11 @@ class StackedTransformer(base_layer.BaseLayer):
             raise ValueError(
                 f"{self.path_text}: moe_layers = {tuple(self.moe_layers)} needs moe_layer_tpl, "
                 "which is None. Set it to the config of a mixture-of-experts feed-forward."
+            )
+        if self.moe_layers and (self.num_experts or 0) < 1:
+            raise ValueError(
+                f"{self.path_text}: moe_layers = {tuple(self.moe_layers)} needs experts, but "
+                f"num_experts is {self.num_experts}. Set it, e.g. config.num_experts = 8."
             )
 
     def _layer_templates(self) -> list[LayerTpl]:
@@ -187,24 +208,39 @@ class StackedTransformer(base_layer.BaseLayer):
             layer.tr_atten_tpl = layer.tr_atten_tpl.clone().set(local_window_size=window)
         if index in (self.moe_layers or ()):
             assert self.moe_layer_tpl is not None  # by _check_moe
-            experts = self.moe_layer_tpl.clone().set(
-                num_experts=self.num_experts,
-                num_groups=self.num_groups,
-                min_group_size=self.min_group_size,
-                gating_func=self.gating_func,
-            )
-            layer.hidden_dims = experts.hidden_dims or self.hidden_dims
-            layer.tr_fflayer_tpl = experts
+            layer.tr_fflayer_tpl = self._experts_config(self.moe_layer_tpl.clone())
+            layer.hidden_dims = self.moe_layer_tpl.hidden_dims or self.hidden_dims
+        if self.ngrammer_tpls is not None:
+            layer.ngrammer_tpl = self.ngrammer_tpls[index]
         return layer
+
+    def _experts_config(self, experts: LayerTpl) -> LayerTpl:
+        """Fills the fields of this stack into the config of a mixture of experts."""
+        experts.set(
+            num_experts=self.num_experts,
+            num_groups=self.num_groups,
+            min_group_size=self.min_group_size,
+            gating_func=self.gating_func,
+        )
+        given = self.unadjusted_expert_capacity_factor
+        if given != DEFAULT_CAPACITY_FACTOR:
+            in_template = experts.unadjusted_expert_capacity_factor
+            if in_template not in (DEFAULT_CAPACITY_FACTOR, given):
+                raise ValueError(
+                    f"{self.path_text}: unadjusted_expert_capacity_factor is {given}, but "
+                    f"{in_template} in moe_layer_tpl. Set one of them."
+                )
+            experts.unadjusted_expert_capacity_factor = given
+        return experts
 
     def __call__(
         self,
         inputs: Float[Array, "B T D"],
         paddings: Shaped[Array, "B T"],
-        segment_mask: Shaped[Array, "..."] | None = None,
+        segment_mask: Mask | None = None,
         cross_inputs: Float[Array, "B S _"] | None = None,
         cross_paddings: Shaped[Array, "B S"] | None = None,
-        cross_segment_mask: Shaped[Array, "..."] | None = None,
+        cross_segment_mask: Mask | None = None,
         segment_pos: Int[Array, "_ T"] | None = None,
     ) -> Float[Array, "B T D"]:
         """Applies the layers.
@@ -212,17 +248,18 @@ class StackedTransformer(base_layer.BaseLayer):
         Args:
           inputs: [B, T, D].
           paddings: [B, T], 1 marks padding.
-          segment_mask: [B, 1, T, T], additive, of packed rows. Required with `packed_input`.
+          segment_mask: [B, 1, T, T], additive, or an `AttentionMask`, of packed rows. Required with
+            `packed_input`.
           cross_inputs: [B, S, D], what cross-attention attends to.
           cross_paddings: [B, S], 1 marks padding.
-          cross_segment_mask: [B, 1, T, S], additive, of packed rows.
+          cross_segment_mask: [B, 1, T, S], or an `AttentionMask`, of packed rows.
           segment_pos: [B, T], position of each token in its segment; None: 0 to T - 1.
 
         Returns:
           [B, T, D], without a normalization after the last layer.
         """
         self._check_inputs(segment_mask, cross_inputs, cross_paddings)
-        mask, cross_mask = compute_attention_masks_for_fprop(
+        mask, cross_mask = lazy_attention_masks_for_fprop(
             inputs,
             paddings,
             causal_attention=self.mask_self_attention,
@@ -232,6 +269,12 @@ class StackedTransformer(base_layer.BaseLayer):
             cross_segment_mask=cross_segment_mask,
             fold_padding_with_segment_mask=self.fold_padding_with_segment_mask,
         )
+
+        if not self._attends_lazily(inputs, cross_inputs):
+            mask, cross_mask = (
+                None if rules is None else rules.materialise(inputs.dtype)
+                for rules in (mask, cross_mask)
+            )
 
         def apply(layer: base_layer.BaseLayer, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
             outputs, _ = layer(x, paddings, mask, cross_inputs, cross_mask, segment_pos)
@@ -244,8 +287,22 @@ class StackedTransformer(base_layer.BaseLayer):
             x = apply(layer, x)
         return x
 
+    @property
+    def takes_lazy_masks(self) -> bool:
+        """Whether calls take an `AttentionMask` in place of an array."""
+        return True
+
+    def _attends_lazily(self, inputs: Array, cross_inputs: Array | None) -> bool:
+        """Whether all layers take masks as rules, and never hold all logits."""
+        source_len = None if cross_inputs is None else cross_inputs.shape[1]
+        return all(
+            hasattr(type(layer), "attends_lazily")
+            and layer.attends_lazily(inputs.shape[1], source_len)
+            for layer in self.x_layers
+        )
+
     def _check_inputs(
-        self, segment_mask: Array | None, cross_inputs: Array | None, cross_paddings: Array | None
+        self, segment_mask: Any, cross_inputs: Array | None, cross_paddings: Array | None
     ) -> None:
         if self.packed_input and segment_mask is None:
             raise ValueError(

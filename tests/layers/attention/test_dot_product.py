@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from praxis import base_layer, pax_fiddle
-from praxis.layers import attentions, normalizations
+from praxis.layers import attentions, base_ops, normalizations
+from praxis.layers.attention import attend
 from praxis.layers.attention.cache import write_steps
+from praxis.layers.attention.mask_spec import AttentionMask
 from praxis.layers.attention.score import cap_logits, softmax
 
 B, T, D, N, H = 2, 5, 6, 3, 4
@@ -112,6 +114,28 @@ def base_layer_negative():
     return -0.7 * float(np.finfo(np.float32).max)
 
 
+class SeenContexts(base_layer.BaseLayer):
+    """A layer with the calls of an n-grammer: adds what attention saw among contexts."""
+
+    def __call__(
+        self,
+        input_ids,
+        input_embs,
+        paddings=None,
+        segment_pos=None,
+        merge_heads=True,
+        attention_scores=None,
+    ):
+        assert input_ids is None
+        assert not merge_heads
+        return input_embs + jnp.einsum("BNTS,BSNH->BTNH", attention_scores, input_embs)
+
+    def extend_step(self, input_embs, step, merge_heads=True, attention_score=None):
+        assert not merge_heads
+        seen = jnp.einsum("BNS,BSNH->BNH", attention_score, input_embs)
+        return jnp.take(input_embs, step, axis=1) + seen
+
+
 DECODING = {
     "plain": {},
     "rotary": {"use_rotary_position_emb": True},
@@ -123,8 +147,21 @@ DECODING = {
     },
     "combined": {"combine_qkv": True, "atten_logit_cap": 2.0, "attention_extra_logit": 0.5},
     "scales": {"internal_enable_per_dim_scale": False, "scale_logits_by_head_dims": True},
+    "dconv": {"dconv_qkv": True, "use_rotary_position_emb": True},
+    "relative_bias": {
+        "relative_bias_tpl": pax_fiddle.Config(
+            attentions.RelativeBias,
+            relative_attention_num_buckets=6,
+            relative_attention_max_distance=4,
+        )
+    },
+    "ngrammer": {"ngrammer_tpl": pax_fiddle.Config(SeenContexts)},
     "nhd": {"output_proj_use_nhd_shape": True, "zero_fully_masked": True, "dim_per_head": 6},
 }
+
+
+class OtherEinsum(base_ops.EinsumOp):
+    """An einsum that is injected."""
 
 
 def decode(layer, variables, x, masks, positions=None):
@@ -168,7 +205,12 @@ def test_decoding_equals_the_full_pass(name, packed):
     out, decoded = decode(layer, variables, x, masks, positions)
     np.testing.assert_allclose(out, full, rtol=2e-5, atol=2e-5)
     # A cache of steps equals that of a pass, and holds each key and value once.
-    assert set(cache["decoder_cache"]) == {"key_state", "value_state"}
+    expected = {"key_state", "value_state"}
+    if name == "dconv":
+        expected |= {"query_state", "key_post_dconv", "value_post_dconv"}
+    if name == "ngrammer":
+        expected |= {"encoded_pre_ngrammer"}
+    assert set(cache["decoder_cache"]) == expected
     for state, expected in cache["decoder_cache"].items():
         np.testing.assert_allclose(decoded["decoder_cache"][state], expected, rtol=2e-5, atol=2e-5)
 
@@ -233,6 +275,71 @@ def test_cross_attention_shares_a_cached_row(rotary, by_query):
         method="extend_step",
     )
     np.testing.assert_allclose(out, expected[:, 0], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "reference", "blockwise", "fused"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_implementations_agree(implementation, lazy, monkeypatch):
+    """27.1: blockwise attention with cap, extra logit and bias; "auto" where nothing asks more."""
+    monkeypatch.setattr(attend, "BLOCKWISE_FROM_LOGITS", T * T)
+    fields = {"atten_logit_cap": 2.0, "attention_extra_logit": 0.5, **DECODING["relative_bias"]}
+    x, mask = inputs(), attentions.causal_mask(inputs())
+    plain = build(implementation="reference", **fields)
+    variables = random_params(plain, x, x, x, mask)
+    expected, expected_probs = plain.apply(variables, x, x, x, mask)
+    given = AttentionMask(target_len=T, source_len=T, causal=True) if lazy else mask
+    out, probs = build(implementation=implementation, **fields).apply(variables, x, x, x, given)
+    np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
+    if implementation == "reference":
+        np.testing.assert_allclose(probs, expected_probs, rtol=2e-5, atol=2e-5)
+    else:
+        assert probs is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"atten_dropout_prob": 0.1}, {"qk_einsum_tpl": pax_fiddle.Config(OtherEinsum)}],
+    ids=["dropout", "einsum"],
+)
+def test_auto_computes_probabilities_where_a_field_needs_them(fields, monkeypatch):
+    monkeypatch.setattr(attend, "BLOCKWISE_FROM_LOGITS", T * T)
+    x, mask = inputs(), attentions.causal_mask(inputs())
+    layer = build(**fields)
+    variables = layer.init(KEY, x, x, x, mask)
+    _, probs = layer.apply(variables, x, x, x, mask, rngs={"random": KEY})
+    assert probs.shape == (B, N, T, T)
+    # In evaluation nothing is dropped, so that only the einsum asks for them.
+    with base_layer.JaxContext.new_context(hparams=base_layer.JaxContext.HParams(do_eval=True)):
+        _, probs = layer.apply(variables, x, x, x, mask)
+    assert (probs is None) == ("atten_dropout_prob" in fields)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "bool"])
+def test_masks_of_all_dtypes_hide(dtype):
+    """6.1, improved: a float16 mask hides too, in a call and in a step, and so do booleans."""
+    layer = build()
+    x = inputs()
+    keep = np.tril(np.ones([T, T], bool))[None, None]
+    mask = jnp.asarray(keep)
+    if dtype != "bool":
+        mask = attentions.causal_mask(x.astype(dtype))
+    variables = random_params(layer, x, x, x, mask)
+    want, _ = reference(variables["params"], x, keep)
+    (out, _), cache = layer.apply(variables, x, x, x, mask, mutable=["decoder_cache"])
+    np.testing.assert_allclose(out, want, rtol=2e-5, atol=2e-5)
+    for lazy in (False, True):
+        step_mask = mask[:, :, 2]
+        if lazy:
+            step_mask = AttentionMask(target_len=1, source_len=T, causal=True, query_offset=2)
+        step = layer.apply(
+            {**variables, **cache},
+            x[:, 2],
+            atten_mask=step_mask,
+            time_step=2,
+            segment_pos=None,
+            method="extend_step",
+        )
+        np.testing.assert_allclose(step, want[:, 2], rtol=2e-5, atol=2e-5)
 
 
 def test_no_cache_without_decode_cache():
@@ -320,6 +427,26 @@ def test_per_dim_scale(p):
             {"consolidate_rope_key_state": True},
             "consolidate_rope_key_state = True contradicts use_rotary_position_emb = False",
         ),
+        (
+            {
+                "consolidate_rope_key_state": True,
+                "use_rotary_position_emb": True,
+                "dconv_qkv": True,
+            },
+            "dconv_qkv = True contradicts consolidate_rope_key_state = True",
+        ),
+        (
+            {"implementation": "flash"},
+            "'att': implementation is 'flash', expected one of .*'auto', .*'blockwise', 'fused'",
+        ),
+        (
+            {"implementation": "blockwise", "atten_dropout_prob": 0.1},
+            "implementation = 'blockwise' contradicts atten_dropout_prob = 0.1, which needs all",
+        ),
+        (
+            {"implementation": "fused", "pv_einsum_tpl": pax_fiddle.Config(OtherEinsum)},
+            "implementation = 'fused' contradicts pv_einsum_tpl = OtherEinsum, which needs all",
+        ),
     ],
 )
 def test_options_that_contradict_are_refused_by_name(fields, message):
@@ -363,6 +490,10 @@ def test_steps_that_cannot_work_are_refused():
         step(jnp.ones([4, D]))
     with pytest.raises(ValueError, match=r"batch of 2.*batch of 3, which is not a multiple"):
         step(jnp.ones([3, D]), is_cross_attention=True)
+    with pytest.raises(TypeError, match=r"'att': atten_mask has dtype int32.*True keeps"):
+        step(x[:, 0], atten_mask=jnp.zeros([1, 1, T], jnp.int32))
+    with pytest.raises(ValueError, match=r"atten_mask has shape \(1, 1, 4\), expected \[B, 1, S\]"):
+        step(x[:, 0], atten_mask=mask[:, :, 0, 1:])
     with pytest.raises(ValueError, match=r"time_step is 5, but the cache has room for 5 steps"):
         step(x[:, 0], time_step=5)
 

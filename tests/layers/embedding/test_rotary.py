@@ -94,6 +94,7 @@ def test_output_dtype(cast, dtype):
 
 
 @pytest.mark.parametrize("method", ["__call__", "extend_step"])
+@pytest.mark.optimized
 def test_nothing_grows_with_the_position(method):
     """There is no table: a position of a million needs the arrays of the inputs only."""
     layer = build()

@@ -210,6 +210,7 @@ def test_building_leaves_the_template_alone():
     assert config == before
 
 
+@pytest.mark.optimized
 def test_loss_of_labels_makes_no_float_array_of_labels():
     """The compiled gradient needs no room for another array over the classes."""
     num_tokens, num_classes = 64, 4096

@@ -402,23 +402,33 @@ def test_decode_is_one_loop_whose_caches_have_the_length_of_prefix_and_steps():
         ),
         (
             decoder_hparams.BeamSearchHParams(seqlen=9),
+            ValueError,
+            "BeamSearchHParams needs fprop_for_prefix = True",
+        ),
+        (
+            decoder_hparams.FlatBeamSearchHParams(seqlen=9),
             NotImplementedError,
-            "decoding with BeamSearchHParams is not built yet. Use Greedy",
+            "decoding with FlatBeamSearchHParams needs attention.*Use BeamSearchHParams",
+        ),
+        (
+            decoder_hparams.DecoderHParams(seqlen=9),
+            NotImplementedError,
+            "there is no way to decode with DecoderHParams. Use Greedy",
         ),
         (
             Sample(seqlen=9, lazy_prefix_broadcast=True),
-            NotImplementedError,
-            "SampleDecoderHParams.lazy_prefix_broadcast = True is not built yet",
+            ValueError,
+            "lazy_prefix_broadcast = True needs the collection 'prefix_decoder_cache'",
         ),
         (
             Sample(seqlen=9, cf_guidance_scale=2.0),
             NotImplementedError,
-            "cf_guidance_scale = 2.0 is not built yet",
+            "cf_guidance_scale needs rows without the condition: override",
         ),
         (
-            Sample(seqlen=9, optimize_eos=True),
-            NotImplementedError,
-            "optimize_eos = True is not built yet",
+            Sample(seqlen=9, vanilla_sample_decode=True),
+            ValueError,
+            "vanilla_sample_decode = True needs fprop_for_prefix = True",
         ),
     ],
 )

@@ -14,7 +14,6 @@ from praxis.decoding.state import pad_state_fn
 from praxis.layers import (
     embedding_softmax,
     normalizations,
-    stochastics,
     transformer_models,
     transformers,
 )
@@ -285,9 +284,9 @@ def test_bfloat16_model_gives_float32_losses():
         ({"model_dims": 0}, ValueError, "TransformerLm 'lm': model_dims is 0, expected at least 1"),
         ({"vocab_size": 0}, ValueError, "TransformerLm 'lm': vocab_size is 0, expected at least 1"),
         (
-            {"ngrammer_tpl": pax_fiddle.Config(stochastics.Dropout)},
-            NotImplementedError,
-            "ngrammer_tpl is set, but n-grammers are not built yet",
+            {"post_attention_ngrammer_tpls": [None] * 5},
+            ValueError,
+            "TransformerLm 'lm': post_attention_ngrammer_tpls has 5 entries, expected one for each",
         ),
     ],
 )
@@ -423,13 +422,73 @@ def test_unknown_softmax_has_no_sharding():
         TransformerLm.set_sharding_params_v1(config, **V1, training_optimized=True)
 
 
-def test_experts_have_no_sharding_yet():
+@pytest.mark.parametrize("training_optimized", [False, True])
+def test_sharding_of_experts(training_optimized):
+    """13.1: experts over the data axis, and groups as the experts."""
     config = lm_config()
-    config.stacked_transformer_tpl.moe_layer_tpl = pax_fiddle.Config(
-        transformers.TransformerFeedForward
+    TransformerLm.set_sharding_params_v1(config, **V1, training_optimized=training_optimized)
+    experts = config.stacked_transformer_tpl.moe_layer_tpl
+    weights, activations = experts.weight_split_dims_mapping, experts.activation_split_dims_mapping
+    assert weights.me == [None, None]
+    assert weights.emh == ["data", None, "mdl"]
+    assert weights.ehm == ["data", "mdl", None]
+    assert activations.egch == ["data", None, None, "mdl"]
+    group, width = ("data", "mdl") if training_optimized else (("replica", "data"), None)
+    assert activations.egcm == activations.gecm == [group, None, None, width]
+    assert activations.gsm == [group, None, width]
+    assert activations.gsec == activations.gecs == [group, None, None, None]
+    assert activations.gs == [group, None]
+    assert activations.gec == [group, None, None]
+
+
+EXPERT_MESH = {
+    "replica_axis": "replica",
+    "data_axis": "data",
+    "data_expert_axis": "data_expert",
+    "mdl_axis": "mdl",
+    "ici_mesh_shape": [1, 2, 2, 2],
+    "mesh_axis_names": ["replica", "data", "data_expert", "mdl"],
+}
+
+
+def test_sharding_with_an_axis_of_experts():
+    """13.1: groups over all batch axes, experts over their own."""
+    config = lm_config()
+    TransformerLm.set_sharding_params_with_expert_parallelism(
+        config, **EXPERT_MESH, training_optimized=True
     )
-    with pytest.raises(NotImplementedError, match=r"StackedTransformer\.moe_layer_tpl is set"):
-        TransformerLm.set_sharding_params_v1(config, **V1, training_optimized=True)
+    everywhere = ("replica", "data", "data_expert")
+    experts = config.stacked_transformer_tpl.moe_layer_tpl
+    activations = experts.activation_split_dims_mapping
+    assert experts.weight_split_dims_mapping.emh == ["data_expert", "data", "mdl"]
+    assert experts.weight_split_dims_mapping.ehm == ["data_expert", "mdl", "data"]
+    assert activations.egch == ["data_expert", "data", None, "mdl"]
+    assert activations.egcm == ["data_expert", ("replica", "data"), None, "mdl"]
+    assert activations.gecm == [("replica", "data"), "data_expert", None, "mdl"]
+    assert activations.gsm == [everywhere, None, "mdl"]
+    assert activations.gsec == [everywhere, None, None, None]
+    layer = config.stacked_transformer_tpl.transformer_layer_params_tpl
+    ffn = layer.tr_fflayer_tpl
+    assert ffn.weight_split_dims_mapping.ffn0 == [("data", "data_expert"), "mdl"]
+    assert ffn.activation_split_dims_mapping.ffn1 == [everywhere, None, "mdl"]
+
+
+def test_sharded_experts_equal_unsharded_ones():
+    config = lm_config()
+    config.stacked_transformer_tpl.set(moe_layers=[1], num_experts=4, num_groups=4)
+    ids = random_ids(shape=(4, LENGTH))
+    model = pax_fiddle.build(config)
+    variables = init(model, ids)
+    args = (variables, ids, jnp.zeros(ids.shape), labels_of(ids))
+    want = jitted(model)(*args).total_loss
+    TransformerLm.set_sharding_params_with_expert_parallelism(
+        config, **EXPERT_MESH, training_optimized=True
+    )
+    axes = tuple(EXPERT_MESH["mesh_axis_names"])
+    mesh = jax.make_mesh((1, 2, 2, 2), axes, axis_types=(jax.sharding.AxisType.Auto,) * 4)
+    with jax.set_mesh(mesh):
+        got = jitted(pax_fiddle.build(config))(*args).total_loss
+    np.testing.assert_allclose(got, want, rtol=2e-5)
 
 
 def test_facade_has_the_enum():

@@ -64,3 +64,15 @@ def test_a_member_shows_as_a_member():
 def test_an_unknown_policy_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"checkpoint_policy is 'save_all', .*'save_everything'"):
         custom_policy("save_all")
+
+
+def test_gates_are_saved_with_the_products_of_the_feed_forward():
+    """9.8: SAVE_DOT_EXCEPT_LOGITS saves the gate of a gated feed-forward too (improve)."""
+    policies = (
+        AutodiffCheckpointType.SAVE_DOT_EXCEPT_LOGITS,
+        AutodiffCheckpointType.SAVE_DOT_EXCEPT_LOGITS_FFN1,
+    )
+    assert ["ffn1_gate" in SAVED_NAMES[policy] for policy in policies] == [True, False]
+    runs = [jax.checkpoint(body("ffn1_gate"), policy=custom_policy(policy)) for policy in policies]
+    saves, computes_again = (count_ops(run, "sin") for run in runs)
+    assert saves < computes_again

@@ -326,7 +326,9 @@ def test_templates_fields_and_dropouts_reach_the_layers():
         ({"num_layers": 0}, "StackedTransformer 'stack': num_layers is 0"),
         ({"dropout_prob": 1.0}, "dropout_prob is 1.0, expected a probability"),
         ({"moe_layers": [2]}, r"moe_layers has \[2\].*num_layers = 2"),
-        ({"moe_layers": [1]}, r"moe_layers = \(1,\) needs moe_layer_tpl"),
+        ({"moe_layers": [1], "moe_layer_tpl": None}, r"moe_layers = \(1,\) needs moe_layer_tpl"),
+        ({"moe_layers": [1]}, r"moe_layers = \(1,\) needs experts, but num_experts is 0"),
+        ({"ngrammer_tpls": [None]}, "ngrammer_tpls has 1 entries, expected one for each of num_l"),
         (
             {"transformer_layer_params_tpl": [pax_fiddle.Config(transformers.Transformer)] * 3},
             "num_layers = 2 is not a multiple of the 3 configs in transformer_layer_params_tpl",
@@ -371,3 +373,74 @@ def test_layer_errors_name_the_missing_argument():
 def test_mask_builders_need_their_arguments(fields, message):
     with pytest.raises(ValueError, match=message):
         transformers.compute_attention_masks_for_fprop(inputs(), **fields)
+
+
+EXPERTS = {"moe_layers": [1], "num_experts": 3, "num_groups": 2}
+
+
+def test_layers_with_experts_have_the_fields_of_the_stack():
+    """9.5: the four fields of the stack, and the hidden width of the template."""
+    moe = pax_fiddle.Config(transformers.TransformerFeedForwardMoe, hidden_dims=11)
+    layer = config(
+        moe_layer_tpl=moe,
+        gating_func="dense_top2",
+        min_group_size=4,
+        unadjusted_expert_capacity_factor=1.5,
+        **EXPERTS,
+    )
+    variables = pax_fiddle.build(layer).init(KEY, inputs(), PADDINGS)
+    params = variables["params"]
+    assert "ffn_layer1" in params["x_layers_0"]["ff_layer"]
+    assert params["x_layers_1"]["ff_layer"]["wi_0"].shape == (3, D, 11)
+    stack = pax_fiddle.build(layer).bind(variables)
+    experts = stack.x_layers[1].ff_layer
+    got = (experts.num_experts, experts.num_groups, experts.min_group_size, experts.gating_func)
+    assert got == (3, 2, 4, "dense_top2")
+    assert experts.unadjusted_expert_capacity_factor == 1.5
+    moe.unadjusted_expert_capacity_factor = 1.25
+    with pytest.raises(ValueError, match=r"factor is 1.5, but 1.25 in moe_layer_tpl"):
+        pax_fiddle.build(layer).init(KEY, inputs(), PADDINGS)
+    layer.unadjusted_expert_capacity_factor = 2.0
+    experts = pax_fiddle.build(layer).bind(variables).x_layers[1].ff_layer
+    assert experts.unadjusted_expert_capacity_factor == 1.25
+
+
+def test_a_stack_with_experts_decodes_as_it_computes():
+    """28, transformers: extend_step = fprop; repeated stacks equal plain ones."""
+    layer = pax_fiddle.build(config(gating_func="dense_top2", **{**EXPERTS, "num_groups": 1}))
+    x = inputs()
+    variables = random_params(layer, x, jnp.zeros(x.shape[:2]))
+    y, cache = layer.apply(variables, x, jnp.zeros(x.shape[:2]), mutable=["decoder_cache"])
+    empty = jax.tree.map(jnp.zeros_like, cache)
+    steps = decode(layer, variables, x, empty)
+    np.testing.assert_allclose(steps, y, rtol=2e-5, atol=2e-5)
+
+
+def test_segments_reach_the_feed_forward():
+    layer = pax_fiddle.build(
+        config(
+            transformers.Transformer,
+            tr_fflayer_tpl=pax_fiddle.Config(
+                transformers.TransformerFeedForwardMoe,
+                num_experts=3,
+                num_groups=1,
+                moe_gating_embedding_level="sentence",
+            ),
+        )
+    )
+    x, mask = inputs(), attentions.causal_mask(inputs())
+    variables = random_params(layer, x, PADDINGS, mask)
+    ids = jnp.ones(x.shape[:2], jnp.int32).at[:, 2:].set(2)
+    whole, _ = run(layer, variables, x, PADDINGS, mask)
+    apart, _ = run(layer, variables, x, PADDINGS, mask, segment_ids=ids)
+    assert not np.allclose(whole, apart, atol=1e-3)
+
+
+def test_ngrammers_reach_the_attentions():
+    """9.5: ngrammer_tpls[i] is that of layer i."""
+    ngrammer = pax_fiddle.Config(transformers.TransformerFeedForward)
+    stack = pax_fiddle.build(config(ngrammer_tpls=[None, ngrammer]))
+    layers = [
+        stack._layer_config(i, pax_fiddle.Config(transformers.Transformer), None) for i in range(2)
+    ]
+    assert [layer.ngrammer_tpl for layer in layers] == [None, ngrammer]

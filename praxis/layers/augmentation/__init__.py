@@ -1,0 +1,1 @@
+"""Layers that change inputs in training."""

@@ -1,0 +1,1 @@
+"""Convolutions over time, images and video."""
