@@ -16,7 +16,7 @@ from jaxtyping import Array, Shaped
 
 from praxis import base_layer, pax_fiddle, py_utils
 from praxis.layers import linears, repeats
-from praxis.layers.chain.chain import Chain
+from praxis.layers.chain.apply import Chain
 
 BaseLayer = base_layer.BaseLayer
 Config = pax_fiddle.Config
