@@ -107,7 +107,17 @@ def test_source_distribution_has_tests_and_examples_but_no_build_results(dist):
     assert sources() - paths == set()
     assert {"pyproject.toml", "README.md", "LICENSE", "tests/registry.py"} <= paths
     tops = {path.partition("/")[0] for path in paths}
-    allowed = {*PACKAGES, "tests", "examples", "pyproject.toml", "README.md", "CHANGELOG.md"}
+    allowed = {
+        *PACKAGES,
+        "tests",
+        "tests_hf",
+        "benchmarks",
+        "docs",
+        "examples",
+        "pyproject.toml",
+        "README.md",
+        "CHANGELOG.md",
+    }
     assert tops - allowed <= {"LICENSE", "PKG-INFO", ".gitignore"}
 
 

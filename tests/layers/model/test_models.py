@@ -194,7 +194,7 @@ def test_sequences_as_text():
         (
             {"seqlen": 5, "fprop_for_prefix": True, "max_decode_steps": 2},
             NotImplementedError,
-            "fprop_for_prefix = True is not for this model",
+            "fprop_for_prefix is not for this model",
         ),
     ],
 )
