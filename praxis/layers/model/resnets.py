@@ -178,13 +178,6 @@ class ResNet(StagedNet):
     Raises:
       ValueError: during setup, if the lists of the stages do not have the same length, or a size
         is below 1.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> layer = pax_fiddle.build(ResNet.HParamsResNet5())
-      >>> x = jnp.ones([2, 8, 8, 3])  # [B, H, W, C]
-      >>> layer.apply(layer.init(jax.random.PRNGKey(0), x), x).shape
-      (2, 16)
     """
 
     conv_params: LayerTpl = template_field(_conv)
