@@ -20,11 +20,11 @@ LayerTpl = Config[base_layer.BaseLayer]
 template_field = base_layer.template_field
 
 
-def _linear() -> linears.FeedForward:
-    return linears.FeedForward(
-        activation_tpl=Config(activations.Identity),
-        params_init=WeightInit.Xavier(math.sqrt(1.5)),
-    )
+_LINEAR = Config(
+    linears.FeedForward,
+    activation_tpl=Config(activations.Identity),
+    params_init=WeightInit.Xavier(math.sqrt(1.5)),
+)
 
 
 class LightConv1D(base_layer.BaseLayer):
@@ -68,10 +68,10 @@ class LightConv1D(base_layer.BaseLayer):
     is_causal: bool = False
     use_2d_conv_norm: bool = False
     ln_tpl: LayerTpl = template_field(LayerNorm)
-    linear_start_tpl: LayerTpl = template_field(_linear)
+    linear_start_tpl: LayerTpl = template_field(_LINEAR)
     depthwise_conv_tpl: LayerTpl = template_field(DepthwiseConv1D)
     conv_norm_layer_tpl: LayerTpl = template_field(BatchNorm)
-    linear_end_tpl: LayerTpl = template_field(_linear)
+    linear_end_tpl: LayerTpl = template_field(_LINEAR)
     dropout_tpl: LayerTpl = template_field(Dropout)
 
     class WeightSharding(base_layer.BaseLayer.WeightSharding):

@@ -13,9 +13,8 @@ LayerTpl = Config[base_layer.BaseLayer]
 template_field = base_layer.template_field
 
 
-def spatial_pooling() -> GlobalPooling:
-    """Mean over height and width of [B, H, W, C]; as a template."""
-    return GlobalPooling(pooling_dims=[1, 2])
+# Mean over height and width of [B, H, W, C].
+SPATIAL_POOLING = pax_fiddle.Config(GlobalPooling, pooling_dims=[1, 2])
 
 
 def check_stages(layer: base_layer.BaseLayer, fields: Sequence[str]) -> None:
@@ -51,7 +50,7 @@ class StagedNet(base_layer.BaseLayer):
     blocks: Sequence[int] = (3, 4, 6, 3)
     kernels: Sequence[int] = (3, 3, 3, 3)
     entryflow_conv_stride: Sequence[int] = (2, 2)
-    output_spatial_pooling_params: LayerTpl | None = template_field(spatial_pooling)
+    output_spatial_pooling_params: LayerTpl | None = template_field(SPATIAL_POOLING)
 
     def _create_layers(
         self, *, entry_conv: Any, entry_kernel: Sequence[int], entry_channels: int, block: Any

@@ -9,7 +9,7 @@ from praxis import base_layer, pax_fiddle
 from praxis.layers import activations, linears
 from praxis.layers.checks import check_sizes
 from praxis.layers.convolution.conv_bn_act import ConvBNAct
-from praxis.layers.model.image_stages import check_stages, spatial_pooling
+from praxis.layers.model.image_stages import SPATIAL_POOLING, check_stages
 from praxis.layers.normalization.batch import BatchNorm
 from praxis.layers.sequential import Sequential
 
@@ -18,10 +18,9 @@ LayerTpl = Config[base_layer.BaseLayer]
 template_field = base_layer.template_field
 
 
-def _conv() -> ConvBNAct:
-    return ConvBNAct(
-        batch_norm_tpl=Config(BatchNorm, decay=0.9), activation_tpl=Config(activations.ReLU6)
-    )
+_CONV = Config(
+    ConvBNAct, batch_norm_tpl=Config(BatchNorm, decay=0.9), activation_tpl=Config(activations.ReLU6)
+)
 
 
 def make_divisible(value: float, divisor: int, minimum: int | None = None) -> int:
@@ -70,7 +69,7 @@ class InvertedResidualBlock(base_layer.BaseLayer):
     stride: int = 1
     expansion: int = 6
     activation_tpl: Config[activations.BaseActivation] = template_field(activations.ReLU6)
-    conv_params: LayerTpl = template_field(_conv)
+    conv_params: LayerTpl = template_field(_CONV)
 
     def setup(self) -> None:
         check_sizes(self, "input_dim", "output_dim", "kernel_size", "stride", "expansion")
@@ -127,7 +126,7 @@ class MobileNet(base_layer.BaseLayer):
         is below 1.
     """
 
-    conv_params: LayerTpl = template_field(_conv)
+    conv_params: LayerTpl = template_field(_CONV)
     block_params: LayerTpl = template_field(InvertedResidualBlock)
     strides: Sequence[int] = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)
     channels: Sequence[int] = (
@@ -141,7 +140,7 @@ class MobileNet(base_layer.BaseLayer):
     divisible_by: int = 8
     min_depth: int = 8
     output_channels: int = 1280
-    output_spatial_pooling_params: LayerTpl | None = template_field(spatial_pooling)
+    output_spatial_pooling_params: LayerTpl | None = template_field(SPATIAL_POOLING)
     num_classes: int = 0
     predict_params: LayerTpl = template_field(linears.FeedForward)
 

@@ -20,11 +20,11 @@ LayerTpl = Config[base_layer.BaseLayer]
 template_field = base_layer.template_field
 
 
-def _conv() -> ConvBNAct:
-    return ConvBNAct(
-        batch_norm_tpl=Config(BatchNorm, decay=0.9),
-        params_init=WeightInit.GaussianSqrtFanOut(1.4141),
-    )
+_CONV = Config(
+    ConvBNAct,
+    batch_norm_tpl=Config(BatchNorm, decay=0.9),
+    params_init=WeightInit.GaussianSqrtFanOut(1.4141),
+)
 
 
 class ResNetBlock(base_layer.BaseLayer):
@@ -178,9 +178,16 @@ class ResNet(StagedNet):
     Raises:
       ValueError: during setup, if the lists of the stages do not have the same length, or a size
         is below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> layer = pax_fiddle.build(ResNet.HParamsResNet5())
+      >>> x = jnp.ones([2, 8, 8, 3])  # [B, H, W, C]
+      >>> layer.apply(layer.init(jax.random.PRNGKey(0), x), x).shape
+      (2, 16)
     """
 
-    conv_params: LayerTpl = template_field(_conv)
+    conv_params: LayerTpl = template_field(_CONV)
     block_params: LayerTpl = template_field(ResNetBlock)
     entryflow_conv_kernel: Sequence[int] = (7, 7, 3)
     return_block_features: bool = False

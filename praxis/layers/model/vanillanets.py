@@ -19,8 +19,7 @@ LayerTpl = Config[base_layer.BaseLayer]
 template_field = base_layer.template_field
 
 
-def _conv() -> Conv2D:
-    return Conv2D(bias=True, params_init=WeightInit.ScaledDeltaOrthogonal(1.0))
+_CONV = Config(Conv2D, bias=True, params_init=WeightInit.ScaledDeltaOrthogonal(1.0))
 
 
 def tailored_lrelu(negative_slope: float, x: Float[Array, "*B"]) -> Float[Array, "*B"]:
@@ -61,7 +60,7 @@ class VanillaBlock(base_layer.BaseLayer):
     output_dim: int = 0
     kernel_size: int = 3
     stride: int = 1
-    conv_params: LayerTpl = template_field(_conv)
+    conv_params: LayerTpl = template_field(_CONV)
     negative_slope: float = 0.4
 
     def setup(self) -> None:
@@ -117,7 +116,7 @@ class VanillaNet(StagedNet):
         is below 1.
     """
 
-    conv_params: LayerTpl = template_field(_conv)
+    conv_params: LayerTpl = template_field(_CONV)
     block_params: LayerTpl = template_field(VanillaBlock)
     entryflow_conv_kernel: Sequence[int] = (7, 7)
     negative_slope: float = 0.4
