@@ -105,7 +105,7 @@ def test_source_distribution_has_tests_and_examples_but_no_build_results(dist):
     with tarfile.open(archive) as opened:
         paths = {name.partition("/")[2] for name in opened.getnames()}
     assert sources() - paths == set()
-    assert {"pyproject.toml", "README.md", "LICENSE", "tests/registry.py"} <= paths
+    assert {"pyproject.toml", "README.md", "LICENSE", "tests/registry/entry.py"} <= paths
     tops = {path.partition("/")[0] for path in paths}
     allowed = {
         *PACKAGES,

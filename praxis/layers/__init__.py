@@ -23,12 +23,21 @@ from praxis.layers.attentions import (
     AttentionProjection,
     CausalDepthwiseConv1D,
     DotProductAttention,
+    DotProductAttentionXL,
+    LocalSelfAttention,
+    LocalSelfAttentionAlibi,
+    LocalSelfAttentionRelativeBias,
+    LocalSelfAttentionXL,
     PerDimScale,
     RelativeBias,
     causal_mask,
     causal_segment_mask,
     convert_paddings_to_mask,
     segment_mask,
+)
+from praxis.layers.augmentations import (
+    MaskedLmDataAugmenter,
+    TemporalShifting,
 )
 from praxis.layers.base_ops import (
     EinsumOp,
@@ -38,6 +47,13 @@ from praxis.layers.bregman import (
 )
 from praxis.layers.checkpoint_policy import (
     AutodiffCheckpointType,
+)
+from praxis.layers.convolutions import (
+    Conv2D,
+    ConvBNAct,
+    ConvBNActWithPadding,
+    DepthwiseConv1D,
+    LightConv1D,
 )
 from praxis.layers.einsum import (
     Einsum,
@@ -65,6 +81,9 @@ from praxis.layers.linears import (
 )
 from praxis.layers.losses import (
     BiTemperedLoss,
+)
+from praxis.layers.mobilenet import (
+    MobileNet,
 )
 from praxis.layers.models import (
     BertModel,
@@ -94,8 +113,17 @@ from praxis.layers.normalizations import (
 from praxis.layers.pipeline import (
     LayerwiseShardablePipelined,
 )
+from praxis.layers.poolings import (
+    GlobalPooling,
+    Pooling,
+    Pooling1D,
+)
 from praxis.layers.repeats import (
     Repeat,
+)
+from praxis.layers.resnets import (
+    ResNet,
+    ResNetBlock,
 )
 from praxis.layers.sequential import (
     Sequential,
@@ -119,6 +147,15 @@ from praxis.layers.transformers import (
     compute_attention_masks_for_extend_step,
     compute_attention_masks_for_fprop,
 )
+from praxis.layers.vanillanets import (
+    VanillaBlock,
+    VanillaNet,
+)
+from praxis.layers.vits import (
+    VisionTransformer,
+    VitEntryLayers,
+    VitExitLayers,
+)
 
 __all__ = [
     "ELU",
@@ -136,8 +173,13 @@ __all__ = [
     "CausalDepthwiseConv1D",
     "ClassificationMLPModel",
     "ClassificationModel",
+    "Conv2D",
+    "ConvBNAct",
+    "ConvBNActWithPadding",
     "CubedReLU",
+    "DepthwiseConv1D",
     "DotProductAttention",
+    "DotProductAttentionXL",
     "Dropout",
     "Einsum",
     "EinsumOp",
@@ -145,6 +187,7 @@ __all__ = [
     "FeedForward",
     "FullSoftmax",
     "GShardSharedEmbeddingSoftmax",
+    "GlobalPooling",
     "GroupNorm",
     "GroupedQueryAttention",
     "Identity",
@@ -155,18 +198,29 @@ __all__ = [
     "LayerNorm",
     "LayerwiseShardablePipelined",
     "LeakyReLU",
+    "LightConv1D",
     "Linear",
+    "LocalSelfAttention",
+    "LocalSelfAttentionAlibi",
+    "LocalSelfAttentionRelativeBias",
+    "LocalSelfAttentionXL",
     "MLPBlock",
+    "MaskedLmDataAugmenter",
+    "MobileNet",
     "MultitaskResidualAdapter",
     "Ngrammer",
     "PerDimScale",
     "PipelinedTransformer",
+    "Pooling",
+    "Pooling1D",
     "PositionalEmbedding",
     "PositionalEmbedding2D",
     "ReLU",
     "ReLU6",
     "RelativeBias",
     "Repeat",
+    "ResNet",
+    "ResNetBlock",
     "RmsNorm",
     "RmsNormNoScale",
     "SequenceModel",
@@ -183,6 +237,7 @@ __all__ = [
     "StochasticResidual",
     "Swish",
     "Tanh",
+    "TemporalShifting",
     "TrainablePositionalEmbedding",
     "Transformer",
     "TransformerEncoderDecoder",
@@ -190,7 +245,12 @@ __all__ = [
     "TransformerFeedForwardMoe",
     "TransformerLm",
     "VQNgrammer",
+    "VanillaBlock",
+    "VanillaNet",
     "VectorQuantization",
+    "VisionTransformer",
+    "VitEntryLayers",
+    "VitExitLayers",
     "causal_mask",
     "causal_segment_mask",
     "compute_attention_masks_for_extend_step",

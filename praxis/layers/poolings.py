@@ -145,7 +145,7 @@ class Pooling(base_layer.BaseLayer):
         _check_choice(self, "padding", PADDINGS)
 
     def __call__(
-        self, inputs: Num[Array, "B H W C"], paddings: Shaped[Array, "B H"] | None = None
+        self, inputs: Num[Array, "..."], paddings: Shaped[Array, "..."] | None = None
     ) -> tuple[Num[Array, "B H_ W_ C"], Shaped[Array, "B H_"] | None]:
         """Pools images.
 
@@ -288,7 +288,7 @@ class Pooling1D(base_layer.BaseLayer):
             )
 
     def __call__(
-        self, inputs: Num[Array, "B T *D"], paddings: Shaped[Array, "B T"] | None = None
+        self, inputs: Num[Array, "B T *D"], paddings: Shaped[Array, "..."] | None = None
     ) -> tuple[Num[Array, "B T_ *D"], Shaped[Array, "B T_"] | None]:
         """Pools over time.
 

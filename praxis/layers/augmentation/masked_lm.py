@@ -49,7 +49,7 @@ class MaskedLmDataAugmenter(base_layer.BaseLayer):
         return self.mask_prob + self.random_prob + self.same_prob
 
     def __call__(
-        self, inputs: Int[Array, "B T"], paddings: Shaped[Array, "B T"]
+        self, inputs: Int[Array, "B T"], paddings: Shaped[Array, "..."]
     ) -> tuple[Int[Array, "B T"], Float[Array, "B T"]]:
         """Hides tokens.
 
@@ -60,6 +60,11 @@ class MaskedLmDataAugmenter(base_layer.BaseLayer):
         Returns:
           Tokens [B, T], and 1 for those that were chosen, [B, T], float32.
         """
+        if paddings.shape != inputs.shape:
+            raise ValueError(
+                f"{self.path_text}: paddings have shape {paddings.shape}, inputs have shape "
+                f"{inputs.shape}; expected [B, T] of both."
+            )
 
         def happens(prob: float) -> Shaped[Array, "B T"]:
             return jax.random.uniform(self.next_prng_key(), inputs.shape) < prob

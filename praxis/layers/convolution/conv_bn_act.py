@@ -77,7 +77,7 @@ class ConvBNActWithPadding(ConvBNAct):
 
     # Paddings come and go beside the images.
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, inputs: Float[Array, "B H W C"], paddings: Shaped[Array, "B H"]
+        self, inputs: Float[Array, "B H W C"], paddings: Shaped[Array, "..."]
     ) -> tuple[Float[Array, "B H_ W_ F"], Shaped[Array, "B H_"]]:
         """Convolves, normalizes and activates.
 

@@ -152,7 +152,7 @@ class VanillaNet(StagedNet):
             block=block,
         )
 
-    def __call__(self, inputs: Float[Array, "B H W 3"]) -> Float[Array, " B *_"]:
+    def __call__(self, inputs: Float[Array, "B H W C"]) -> Float[Array, " B *_"]:
         """Computes features of images, [B, H, W, 3]; returns [B, F] with the pooling."""
         outputs = tailored_lrelu(self.negative_slope, self.entryflow_conv(inputs))
         outputs, _ = self.entryflow_maxpool(outputs)

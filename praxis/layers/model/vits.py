@@ -170,7 +170,7 @@ class VitExitLayers(base_layer.BaseLayer):
       output_fc_has_bias: Whether it has a bias.
       pre_ln: Whether to normalize first.
       ln_tpl: Config of the normalization. D is filled in.
-      pooling_tpl: Config of the pooling; set its `pooling_dims`, e.g. to [1].
+      pooling_tpl: Config of the pooling; its `pooling_dims` are [1], the tokens, unless set.
 
     Variables:
       ln: as in `ln_tpl`, with `pre_ln`
@@ -197,7 +197,10 @@ class VitExitLayers(base_layer.BaseLayer):
         if self.pre_ln:
             self.create_child("ln", self.ln_tpl.clone().set(dim=self.hidden_dim))
         if self.pooled:
-            self.create_child("pooling", self.pooling_tpl)
+            pooling = self.pooling_tpl.clone()
+            if getattr(pooling, "pooling_dims", ()) is None:
+                pooling.pooling_dims = [1]  # the tokens
+            self.create_child("pooling", pooling)
         if self.output_fc_tanh:
             self.create_child("fc_tanh", self._projection(Config(activations.Tanh)))
         elif self._has_projection:
