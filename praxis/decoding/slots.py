@@ -61,7 +61,7 @@ def sample_init_decode_state(
         prefix_lengths = jnp.full((num_slots,), max_prefix_len)
     lengths = prefix_lengths.astype(jnp.int32)
 
-    def each(value: float, dtype: Any) -> Shaped[Array, " N"]:
+    def each(value: int | float, dtype: Any) -> Shaped[Array, " N"]:
         return jnp.full((num_slots,), value, dtype)
 
     return NestedMap(

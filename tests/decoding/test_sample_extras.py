@@ -10,6 +10,7 @@ import pytest
 from praxis import base_layer, decoder_hparams, decoder_utils, pax_fiddle, py_utils, sample_decode
 from praxis.decoding import guidance
 from praxis.layers import attentions, models, transformer_models, transformers
+from praxis.layers.model import generate
 
 NestedMap = py_utils.NestedMap
 VOCAB, EOS, STEPS, WIDTH = 11, 0, 6, 5
@@ -213,3 +214,72 @@ def test_blocks_of_candidates_raise_the_log_probability():
 def test_loop_state_for_suffixes():
     state = decode(Sample(**FIELDS, k=1, num_samples=2), raw=True)
     assert state.output_ids.shape[0] == 8 and "step" in state
+
+
+# ---- slots: texts that take one step together, each with its own limits
+
+
+def slots(num_steps, **changes):
+    """The states after each step, of slots that start with the prompts of the batch."""
+    options = Sample(**FIELDS, k=1, temperature=0.0)
+    model = pax_fiddle.build(config(options))
+    shapes = jax.eval_shape(model.init, jax.random.PRNGKey(1), batch())
+    rng = np.random.default_rng(5)
+    variables = jax.tree.map(lambda x: jnp.float32(0.7 * rng.standard_normal(x.shape)), shapes)
+
+    def run(model, inputs):
+        arguments = generate.arguments_for(model, options, inputs, None)
+        lm = model.lm
+        arguments["fprop_fn"](lm, arguments["prefix_ids"], arguments["prefix_paddings"])
+        state = sample_decode.sample_init_decode_state(
+            lm,
+            arguments["prefix_ids"][:, :WIDTH],
+            max_decode_steps=STEPS,
+            prefix_lengths=jnp.asarray(LENGTHS),
+            transform_state_fn=arguments["transform_state_fn"],
+        )
+        state.update(changes)
+        states = []
+        for _ in range(num_steps):
+            state = sample_decode.sample_decoding_step(
+                lm, state, arguments["extend_step_fn"], eos_id=EOS
+            )
+            states.append(dict(state))
+        return states
+
+    return jax.jit(
+        lambda variables: model.apply(
+            variables,
+            batch(),
+            method=lambda layer, inputs: run(layer, inputs),
+            mutable=[base_layer.DECODE_CACHE],
+            rngs={base_layer.RANDOM: jax.random.PRNGKey(2)},
+        )[0]
+    )(variables)
+
+
+def test_greedy_steps_give_what_decoding_gives():
+    want = decode(Sample(**FIELDS, k=1, temperature=0.0))
+    states = slots(FIELDS["seqlen"] - WIDTH)
+    for row, length in enumerate(LENGTHS):
+        end = int(want.decode_lengths[row, 0])
+        tokens = [int(state["output_ids"][row]) for state in states]
+        logprobs = [float(state["logprobs"][row]) for state in states]
+        count = min(end - length, len(states))
+        assert tokens[:count] == want.output_ids[row, 0, length : length + count].tolist()
+        np.testing.assert_allclose(
+            logprobs[:count], want.logprobs[row, 0, length : length + count], rtol=2e-5, atol=2e-5
+        )
+
+
+def test_slots_stop_at_their_own_limits():
+    states = slots(4, per_example_max_decode_steps=jnp.asarray([1, 2, 3, 4]))
+    eos = np.asarray(states[-1]["has_eos"])
+    done = np.stack([state["done"] for state in states])
+    assert not eos.all()
+    for row, limit in enumerate((1, 2, 3, 4)):
+        if not eos[row]:
+            np.testing.assert_array_equal(done[:, row], np.arange(1, 5) >= limit)
+            assert states[-1]["decode_lengths"][row] == LENGTHS[row] + limit
+            assert all(int(state["output_ids"][row]) == 0 for state in states[limit:])
+            assert all(float(state["logprobs"][row]) == 1.0 for state in states[limit:])
