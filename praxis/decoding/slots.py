@@ -24,7 +24,7 @@ def sample_init_decode_state(
     max_prefix_len: int | None = None,
     max_decode_steps: int | None = None,
     top_k: int = 1,
-    top_p: float | None = None,
+    top_p: float | Shaped[Array, "..."] | None = None,
     prefix_lengths: Int[Array, " N"] | None = None,
     eos_id: int | Sequence[int] | None = None,
     transform_state_fn: Callable[..., Any] | None = None,
@@ -76,7 +76,9 @@ def sample_init_decode_state(
         logprobs=each(NO_LOGPROB, jnp.float32),
         temperature=each(0.0 if top_k == 1 else 1.0, jnp.float32),
         per_example_max_decode_steps=each(limit, jnp.int32),
-        per_example_top_p=each(1.0 if top_p is None else top_p, jnp.float32),
+        per_example_top_p=jnp.broadcast_to(
+            jnp.asarray(1.0 if top_p is None else top_p, jnp.float32), (num_slots,)
+        ),
         per_example_top_k=each(top_k, jnp.int32),
     )
 

@@ -9,6 +9,7 @@ from praxis.decoder_hparams import (
 )
 from praxis.layers.model.bert import BertModel
 from praxis.layers.model.classification import ClassificationMLPModel, ClassificationModel
+from praxis.layers.model.continuous import LanguageModelContinuousBatching
 from praxis.layers.model.dpo_examples import (
     DPOExample,
     DPOExampleHalf,
@@ -45,6 +46,7 @@ __all__ = [
     "GreedyDecoderHParams",
     "Labels",
     "LanguageModel",
+    "LanguageModelContinuousBatching",
     "LanguageModelDPO",
     "LanguageModelType",
     "SampleDecoderHParams",

@@ -49,13 +49,14 @@ add(
 BATCH = py_utils.NestedMap(
     ids=ids(B, T), labels=ids(B, T), paddings=paddings(), weights=1 - paddings()
 )
-add(
-    Config(
-        models.LanguageModel,
-        lm_tpl=Config(transformer_models.TransformerLm, stacked_transformer_tpl=stack(), **LM),
-        count_tokens=True,
-    ),
-    {"input_batch": BATCH},
-    float32_outputs="all",
-    wrong={"input_batch": py_utils.NestedMap(ids=BATCH.ids, paddings=BATCH.paddings)},
-)
+for language_model in (models.LanguageModel, models.LanguageModelContinuousBatching):
+    add(
+        Config(
+            language_model,
+            lm_tpl=Config(transformer_models.TransformerLm, stacked_transformer_tpl=stack(), **LM),
+            count_tokens=True,
+        ),
+        {"input_batch": BATCH},
+        float32_outputs="all",
+        wrong={"input_batch": py_utils.NestedMap(ids=BATCH.ids, paddings=BATCH.paddings)},
+    )

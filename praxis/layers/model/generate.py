@@ -112,7 +112,7 @@ def arguments_for(
     lengths = prefix_lengths(model, batch)
     arguments = _prefill_arguments(model, options, batch, lengths, causal_attention_mask)
     return arguments | {
-        "extend_step_fn": _extend_step,
+        "extend_step_fn": extend_step,
         "transform_state_fn": lambda lm, fn: lm.transform_decode_state(fn),
         "prefix_lengths": lengths,
         "eos_id": options.eos_id,
@@ -245,7 +245,7 @@ def prefix_lengths(model: Any, batch: NestedMap) -> Int[Array, " B"]:
     return jnp.sum((batch.paddings == 0).astype(jnp.int32), axis=1)
 
 
-def _extend_step(
+def extend_step(
     lm: Any, ids: Int[Array, " N"], segment_pos: Int[Array, " N"]
 ) -> Shaped[Array, "N V"]:
     return lm.extend_step(ids, segment_pos=segment_pos).logits
