@@ -69,6 +69,10 @@ parity-hf: ## Compares pretrained families with the transformers package, in an 
 bench-attention: $(VENV)/.installed ## Memory and time of attention and of the loss against length
 	$(PY) -m benchmarks.attention_memory $(ARGS)
 
+.PHONY: bench-decode
+bench-decode: $(VENV)/.installed ## Tokens a second of cached decoding, beside a hand-written loop
+	$(PY) -m benchmarks.decode_speed $(ARGS)
+
 .PHONY: package
 package: $(VENV)/.installed-dev ## Builds the wheel and the source distribution into dist/
 	$(PY) -m build --outdir dist
