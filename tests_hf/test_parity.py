@@ -160,7 +160,7 @@ def test_encoder_decoder_logits_agree(name, repeated, tmp_path):
     with torch.no_grad():
         want = model(input_ids=torch.tensor(source), decoder_input_ids=torch.tensor(target))
     paxed = base_layer.instantiate(found.config)
-    got = paxed.apply(
+    got = jax.jit(paxed.apply)(
         found.variables, jnp.asarray(source), jnp.zeros(source.shape, jnp.float32),
         jnp.asarray(target), jnp.zeros(target.shape, jnp.float32),
     ).logits  # fmt: skip
@@ -182,7 +182,7 @@ def test_bert_logits_agree_with_padding_and_two_sentences(repeated, tmp_path):
             token_type_ids=torch.tensor(types, dtype=torch.long),
         ).logits.numpy()
     paxed = base_layer.instantiate(found.config)
-    got = paxed.apply(
+    got = jax.jit(paxed.apply)(
         found.variables, jnp.asarray(ids), jnp.asarray(paddings), token_type_ids=jnp.asarray(types)
     ).logits
     real = paddings == 0
