@@ -86,9 +86,17 @@ class Transformer(base_layer.BaseLayer):
         if self.ngrammer_tpl is not None:
             attention.ngrammer_tpl = self.ngrammer_tpl
         self._create_attention("self_attention", "layer_norm", attention)
+        self._create_cross_attention()
+        self._create_residuals()
+        self._create_feed_forward()
+
+    def _create_cross_attention(self) -> None:
         if self.use_cross_attention:
             tpl = self.tr_atten_tpl if self.cross_atten_tpl is None else self.cross_atten_tpl
             self._create_attention("cross_attention", "cross_layer_norm", tpl)
+
+    def _create_residuals(self) -> None:
+        """Creates what drops parts of the outputs of attentions."""
         dropout = self.dropout_tpl.clone().set(keep_prob=1.0 - self.residual_dropout_prob)
         self.create_child("residual_dropout", dropout)
         if self.residual_droppath_prob > 0.0:
@@ -99,6 +107,8 @@ class Transformer(base_layer.BaseLayer):
                     survival_prob=1.0 - self.residual_droppath_prob,
                 ),
             )
+
+    def _create_feed_forward(self) -> None:
         self.create_child(
             "ff_layer",
             self.tr_fflayer_tpl.clone().set(
@@ -115,9 +125,12 @@ class Transformer(base_layer.BaseLayer):
     def _policy(self) -> NormPolicy:
         return NORM_POLICIES[self.norm_policy]
 
-    def _create_attention(self, name: str, norm: str, tpl: LayerTpl) -> None:
+    def _create_norms(self, norm: str) -> None:
         for norm_name in self._policy.names(norm):
             self.create_child(norm_name, self.ln_tpl.clone().set(dim=self.input_dims))
+
+    def _create_attention(self, name: str, norm: str, tpl: LayerTpl) -> None:
+        self._create_norms(norm)
         self.create_child(
             name,
             tpl.clone().set(
@@ -180,20 +193,35 @@ class Transformer(base_layer.BaseLayer):
         )
         self.add_summary("attention_output_rms", lambda: rms(attended), verbosity=4)
         x = self._add(inputs, attended, "layer_norm")
-
-        if self._attends_across(cross_inputs, "cross_inputs"):
-            if cross_attention_mask is None:
-                raise ValueError(
-                    f"{self.path_text}: cross_attention_mask is None, but use_cross_attention = "
-                    "True needs the mask of cross_inputs, [B, 1, T, S]."
-                )
-            normed = self._policy.before(self, "cross_layer_norm", x)
-            attended, probs.cross_atten = self.cross_attention(
-                normed, cross_inputs, cross_inputs, cross_attention_mask, segment_pos
-            )
-            x = self._add(x, attended, "cross_layer_norm")
+        x, cross_probs = self._attend_across(x, cross_inputs, cross_attention_mask, segment_pos)
+        probs.update(cross_probs)
         segments = {} if segment_ids is None else {"segment_ids": segment_ids}
         return self.ff_layer(x, paddings, **segments), probs
+
+    def _attend_across(
+        self,
+        x: Float[Array, "B T D"],
+        cross_inputs: Float[Array, "B S _"] | None,
+        cross_attention_mask: Mask | None,
+        segment_pos: Int[Array, "_ T"] | None,
+    ) -> tuple[Float[Array, "B T D"], py_utils.NestedMap]:
+        """Cross-attention with its skip connection, and its probabilities; if a call has it."""
+        if not self._attends_across(cross_inputs, "cross_inputs"):
+            return x, py_utils.NestedMap()
+        if cross_attention_mask is None:
+            raise ValueError(
+                f"{self.path_text}: cross_attention_mask is None, but use_cross_attention = "
+                "True needs the mask of cross_inputs, [B, 1, T, S]."
+            )
+        attended, probs = self.cross_attention(
+            self._policy.before(self, "cross_layer_norm", x),
+            cross_inputs,
+            cross_inputs,
+            cross_attention_mask,
+            segment_pos,
+        )
+        x = self._add(x, attended, "cross_layer_norm")
+        return x, py_utils.NestedMap(cross_atten=probs)
 
     def _attends_across(self, given: Array | None, argument: str) -> bool:
         """Whether a call attends to another sequence."""
@@ -267,17 +295,28 @@ class Transformer(base_layer.BaseLayer):
             normed, atten_mask=attention_mask, time_step=time_step, segment_pos=segment_pos
         )
         x = self._add_step(inputs, attended, "layer_norm")
-        if self._attends_across(cross_attention_mask, "cross_attention_mask"):
-            assert cross_attention_mask is not None  # by _attends_across
-            attended = self.cross_attention.extend_step(
-                self._policy.before(self, "cross_layer_norm", x),
-                atten_mask=jnp.squeeze(cross_attention_mask, 2),
-                time_step=time_step,
-                segment_pos=segment_pos,
-                is_cross_attention=True,
-            )
-            x = self._add_step(x, attended, "cross_layer_norm")
+        x = self._extend_across(x, cross_attention_mask, time_step, segment_pos)
         return self.ff_layer.extend_step(x, time_step=time_step)
+
+    def _extend_across(
+        self,
+        x: Float[Array, "*B D"],
+        cross_attention_mask: Shaped[Array, "_ 1 1 S"] | None,
+        time_step: TimeStep,
+        segment_pos: Int[Array, "*B"] | None,
+    ) -> Float[Array, "*B D"]:
+        """As `_attend_across`, for `extend_step`."""
+        if not self._attends_across(cross_attention_mask, "cross_attention_mask"):
+            return x
+        assert cross_attention_mask is not None  # by _attends_across
+        attended = self.cross_attention.extend_step(
+            self._policy.before(self, "cross_layer_norm", x),
+            atten_mask=jnp.squeeze(cross_attention_mask, 2),
+            time_step=time_step,
+            segment_pos=segment_pos,
+            is_cross_attention=True,
+        )
+        return self._add_step(x, attended, "cross_layer_norm")
 
     def _add_step(
         self, x: Float[Array, "*B D"], attended: Float[Array, "*B D"], norm: str

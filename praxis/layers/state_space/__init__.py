@@ -1,0 +1,1 @@
+"""State space layers: diagonal recurrences that run as convolutions or as scans."""

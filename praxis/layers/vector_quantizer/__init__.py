@@ -1,0 +1,1 @@
+"""Vector quantizers: latent vectors as codes of a codebook."""
