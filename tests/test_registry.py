@@ -32,6 +32,7 @@ WITHOUT_ENTRY = {
     "BaseNormalization": "a base class: its call is for subclasses to define",
     "FlaxModuleAdapterBase": "a base class: subclasses make the module",
     "BaseDepthwiseConv1D": "a base class: subclasses have the variables",
+    "BaseRnnCell": "a base class: its steps are for subclasses to define",
 }
 
 # By the scope, all tests of an entry come one after the other, and share a process and its caches.

@@ -14,7 +14,11 @@ from registry import (
     model,
     ngrammer,
     normalization,
+    recurrent,
+    speech,
+    state_space,
     transformer,
+    vector_quantizer,
     vision,
     wrapper,
 )
@@ -32,7 +36,11 @@ __all__ = [
     "model",
     "ngrammer",
     "normalization",
+    "recurrent",
+    "speech",
+    "state_space",
     "transformer",
+    "vector_quantizer",
     "vision",
     "wrapper",
 ]

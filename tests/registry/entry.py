@@ -18,6 +18,8 @@ B, T, S, D, F, N, H, V = 2, 5, 7, 11, 13, 2, 3, 17
 # A model width that is even, for sines and cosines, and a multiple of N.
 EVEN = 6
 NAME = "top"
+# What hides in a mask that is added to the logits: half of it, as -1e9 is, counts as 0.
+HIDES = -0.7 * float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +94,7 @@ def paddings(batch: int = B, length: int = T) -> np.ndarray:
 
 def causal(length: int = T) -> np.ndarray:
     """[1, 1, T, T], hides later positions."""
-    return np.triu(np.full([length, length], -1e9, np.float32), 1)[np.newaxis, np.newaxis]
+    return np.triu(np.full([length, length], HIDES, np.float32), 1)[np.newaxis, np.newaxis]
 
 
 def open_mask(target: int = T, source: int = S) -> np.ndarray:

@@ -11,7 +11,22 @@ from praxis.layers import (
     repeats,
     transformers,
 )
-from registry.entry import EVEN, B, Config, D, F, N, S, T, add, causal, floats, open_mask, paddings
+from registry.entry import (
+    EVEN,
+    HIDES,
+    B,
+    Config,
+    D,
+    F,
+    N,
+    S,
+    T,
+    add,
+    causal,
+    floats,
+    open_mask,
+    paddings,
+)
 from registry.linear import MESH, WIDE, WRONG_WIDTH, sharded
 
 FFN = {"input_dims": D, "hidden_dims": F}
@@ -127,7 +142,7 @@ add(stack(num_layers=2, mask_self_attention=True), BLOCK_ROWS, wrong=WRONG_BLOCK
 SEGMENTS = np.array([[1, 1, 2, 2, 2], [1, 1, 1, 1, 0]], np.int32)
 POSITIONS = np.array([[0, 1, 0, 1, 2], [0, 1, 2, 3, 0]], np.int32)
 SEGMENT_MASK = np.where(
-    SEGMENTS[:, np.newaxis, :, np.newaxis] == SEGMENTS[:, np.newaxis, np.newaxis, :], 0.0, -1e9
+    SEGMENTS[:, np.newaxis, :, np.newaxis] == SEGMENTS[:, np.newaxis, np.newaxis, :], 0.0, HIDES
 ).astype(np.float32)
 add(
     rotary_gated(stack(packed_input=True, mask_self_attention=True, remat=True)),

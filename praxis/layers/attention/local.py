@@ -90,8 +90,7 @@ class LocalSelfAttention(DotProductAttention, WindowAttention):
                     f"and right_context = {right}, which may be block_size + 1 and block_size. Set "
                     f"it to {max(right, left - 1)} or more, or to None."
                 )
-        if self.decode_cache_window_only:
-            self._check_window_cache()
+        self._check_window_cache()
 
     def _check_context(self, field: str, least: int) -> None:
         size = getattr(self, field)
@@ -107,19 +106,6 @@ class LocalSelfAttention(DotProductAttention, WindowAttention):
     def _needs_context(self) -> bool:
         """Whether both contexts have to be numbers."""
         return not self.simulated
-
-    def _check_window_cache(self) -> None:
-        if self.left_context is None:
-            raise ValueError(
-                f"{self.path_text}: decode_cache_window_only = True needs a window to keep, but "
-                "left_context is None. Set one of them."
-            )
-        if self.dconv_qkv or self.ngrammer_tpl is not None:
-            field = "dconv_qkv" if self.dconv_qkv else "ngrammer_tpl"
-            raise ValueError(
-                f"{self.path_text}: decode_cache_window_only = True contradicts {field}, which "
-                "reads more of the cache than keys and values. Set one of them to False or None."
-            )
 
     def _window(self) -> Window | None:
         return self.left_context, self.right_context

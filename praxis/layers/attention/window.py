@@ -45,6 +45,22 @@ class WindowAttention(WindowCachedAttention, AttentionDecoding):
         window = self._window()
         return None if window is None else window[0]
 
+    def _check_window_cache(self) -> None:
+        """Refuses `decode_cache_window_only` where there is no window, or more than it is read."""
+        if not self.decode_cache_window_only:
+            return
+        if self._window_steps() is None:
+            raise ValueError(
+                f"{self.path_text}: decode_cache_window_only = True needs a window to keep, but "
+                "left_context is None. Set one of them."
+            )
+        if self.dconv_qkv or self.ngrammer_tpl is not None:
+            field = "dconv_qkv" if self.dconv_qkv else "ngrammer_tpl"
+            raise ValueError(
+                f"{self.path_text}: decode_cache_window_only = True contradicts {field}, which "
+                "reads more of the cache than keys and values. Set one of them to False or None."
+            )
+
     def _in_window(self, atten_mask: Mask, target_len: int, source_len: int) -> Mask:
         """The mask that hides what is outside of the window too."""
         window = self._window()

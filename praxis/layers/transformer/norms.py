@@ -15,6 +15,8 @@ class NormPolicy:
       pre: f(LN(x)) in place of f(x).
       post: LN(f(x)) in place of f(x).
       skip: LN(x + f(x)) in place of the sum.
+
+    What is passed to a method after x is passed to the normalization.
     """
 
     pre: bool = False
@@ -26,22 +28,22 @@ class NormPolicy:
         return [f"pre_{base}", f"post_{base}"] if self.pre and self.post else [base]
 
     def before(
-        self, owner: base_layer.BaseLayer, base: str, x: Float[Array, "..."]
+        self, owner: base_layer.BaseLayer, base: str, x: Float[Array, "..."], *paddings: Array
     ) -> Float[Array, "..."]:
         """What the sublayer gets."""
-        return getattr(owner, self.names(base)[0])(x) if self.pre else x
+        return getattr(owner, self.names(base)[0])(x, *paddings) if self.pre else x
 
     def after(
-        self, owner: base_layer.BaseLayer, base: str, x: Float[Array, "..."]
+        self, owner: base_layer.BaseLayer, base: str, x: Float[Array, "..."], *paddings: Array
     ) -> Float[Array, "..."]:
         """What is added to the inputs, from the outputs of the sublayer."""
-        return getattr(owner, self.names(base)[-1])(x) if self.post else x
+        return getattr(owner, self.names(base)[-1])(x, *paddings) if self.post else x
 
     def at_end(
-        self, owner: base_layer.BaseLayer, base: str, x: Float[Array, "..."]
+        self, owner: base_layer.BaseLayer, base: str, x: Float[Array, "..."], *paddings: Array
     ) -> Float[Array, "..."]:
         """The result, from the sum of inputs and outputs."""
-        return getattr(owner, self.names(base)[0])(x) if self.skip else x
+        return getattr(owner, self.names(base)[0])(x, *paddings) if self.skip else x
 
 
 NORM_POLICIES = {

@@ -1,0 +1,1 @@
+"""The Conformer, and attention with a limited context."""
