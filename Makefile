@@ -34,6 +34,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed ## Trains a language model on Python's own sources (STEPS=20 DIR=folder: quick form)
 	$(PY) -m examples.stdlib_lm.demo --job_log_dir="$(DIR)" $(if $(STEPS),--steps=$(STEPS))
 
+.PHONY: digits
+digits: $(VENV)/.installed ## Trains a small vision transformer with each optimizer, ~10 seconds each
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[digits]"
+	$(PY) -m examples.digits.train $(ARGS)
+
 .PHONY: test
 test: $(VENV)/.installed-dev ## Runs the tests, and the examples in docstrings
 	$(PY) -m pytest -q --doctest-modules praxis paxml
@@ -72,6 +77,14 @@ bench-attention: $(VENV)/.installed ## Memory and time of attention and of the l
 .PHONY: bench-decode
 bench-decode: $(VENV)/.installed ## Tokens a second of cached decoding, beside a hand-written loop
 	$(PY) -m benchmarks.decode_speed $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.installed ## Kills and damages a tiny run for half an hour (ARGS=--minutes=3), counts lost steps
+	$(PY) -m benchmarks.soak $(ARGS)
+
+.PHONY: bench-optimizers
+bench-optimizers: $(VENV)/.installed ## Bytes that each optimizer keeps for a parameter
+	$(PY) -m benchmarks.optimizer_memory $(ARGS)
 
 .PHONY: package
 package: $(VENV)/.installed-dev ## Builds the wheel and the source distribution into dist/

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
 
 from praxis.config.config import PaxConfig
 from praxis.core.nested_map import NestedMap
 from praxis.optim.base import BaseOptimizer
+from praxis.optim.decay_rates import adafactor_decay_rate_adam
 from praxis.optim.reductions import add_decayed, clip_rms, inf_to_nan
+from praxis.optim.rounding import stochastic_round
 from praxis.optim.specs import NestedWeightHParams, like_variable
 from praxis.optim.transformation import (
     GeneralGradientTransformation,
@@ -21,20 +22,33 @@ from praxis.optim.transformation import (
     count_init_partition_spec_fn,
 )
 
-
-def bias_corrected_decay(decay: float, count: Int[Array, ""]) -> Float[Array, ""]:
-    """The weight of the old mean in an average that is free of its start from 0.
-
-    d = b (1 - b^t) / (1 - b^(t + 1)), t from 0, makes x <- (1 - d) g + d x equal to Adam's moment
-    divided by 1 - b^(t + 1).
-    """
-    step = count.astype(jnp.float32)
-    return decay * (1.0 - decay**step) / (1.0 - decay ** (step + 1.0))
+# Seed of the noise that rounds narrow moments. The rest of its key is the count of updates, so that
+# a run that continues from a checkpoint rounds as if it had never stopped.
+_ROUNDING_SEED = 0
 
 
-def moment_dtype(dtype: Any) -> Any:
-    """At least float32, so that a moment keeps its type from the first step on."""
-    return jnp.promote_types(dtype, jnp.float32)
+def stored_moment_dtype(dtype: Any, moment_dtype: Any) -> Any:
+    """The chosen type, else at least float32, so that a moment keeps its type from the start."""
+    return jnp.promote_types(dtype, jnp.float32) if moment_dtype is None else moment_dtype
+
+
+def _check_moment_dtype(moment_dtype: Any) -> None:
+    if moment_dtype is not None and jnp.dtype(moment_dtype) not in (jnp.float32, jnp.bfloat16):
+        raise ValueError(
+            f"Adam: moment_dtype is {jnp.dtype(moment_dtype)}, expected None, float32 or bfloat16."
+        )
+
+
+def _stored(moments: Any, moment_dtype: Any, count: jax.Array) -> Any:
+    """Moments in the type they are kept in; bfloat16 is rounded stochastically."""
+    if moment_dtype is None or jnp.dtype(moment_dtype) != jnp.bfloat16:
+        return moments
+    leaves, structure = jax.tree.flatten(moments)
+    key = jax.random.fold_in(jax.random.key(_ROUNDING_SEED), count)
+    return jax.tree.unflatten(
+        structure,
+        [stochastic_round(jax.random.fold_in(key, i), leaf) for i, leaf in enumerate(leaves)],
+    )
 
 
 def sharded_adam(
@@ -46,6 +60,7 @@ def sharded_adam(
     update_capping: float,
     weight_decay: float,
     maybe_inf_to_nan: bool = True,
+    moment_dtype: Any = None,
 ) -> ShardedGradientTransformation:
     """Adam: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980.
 
@@ -62,11 +77,17 @@ def sharded_adam(
       update_capping: limit of the RMS of u of each variable; 0 for none.
       weight_decay: times the variable, added to u; 0 for none.
       maybe_inf_to_nan: turns infinite gradients into NaN.
+      moment_dtype: type in which the moments are kept: None for that of the variable, but at least
+        float32; float32; or bfloat16, rounded stochastically. The update is computed before.
+
+    Raises:
+      ValueError: for another `moment_dtype`; in `update`, if there is decay but no params.
     """
+    _check_moment_dtype(moment_dtype)
 
     def init(params: Any) -> NestedMap:
         def zeros(variable: jax.Array) -> jax.Array:
-            return jnp.zeros_like(variable, dtype=moment_dtype(variable.dtype))
+            return jnp.zeros_like(variable, dtype=stored_moment_dtype(variable.dtype, moment_dtype))
 
         return NestedMap(
             count=count_init_fn(params).count,
@@ -76,10 +97,12 @@ def sharded_adam(
 
     def update(updates: Any, state: NestedMap, params: Any = None) -> tuple[Any, NestedMap]:
         count = state.count
-        decay1 = bias_corrected_decay(beta1, count)
-        decay2 = bias_corrected_decay(beta2, count)
+        decay1 = adafactor_decay_rate_adam(beta1, count)
+        decay2 = adafactor_decay_rate_adam(beta2, count)
         if maybe_inf_to_nan:
             updates = jax.tree.map(inf_to_nan, updates)
+        if moment_dtype is not None:
+            updates = jax.tree.map(lambda g: g.astype(jnp.float32), updates)
         m = jax.tree.map(lambda g, m: (1.0 - decay1) * g + decay1 * m, updates, state.m)
         v = jax.tree.map(lambda g, v: (1.0 - decay2) * jnp.square(g) + decay2 * v, updates, state.v)
         steps = jax.tree.map(
@@ -93,11 +116,13 @@ def sharded_adam(
                 )
             steps = jax.tree.map(lambda u, p: add_decayed(u, p, weight_decay), steps, params)
         scale = -learning_rate_fn(count)
+        m, v = _stored((m, v), moment_dtype, count)
         return jax.tree.map(lambda u: scale * u, steps), NestedMap(count=count + 1, m=m, v=v)
 
     def init_partition_spec(var_hparams: NestedWeightHParams) -> NestedMap:
         def moment(variable: Any) -> Any:
-            return like_variable(variable, moment_dtype(variable.dtype or jnp.float32))
+            dtype = stored_moment_dtype(variable.dtype or jnp.float32, moment_dtype)
+            return like_variable(variable, dtype)
 
         return NestedMap(
             count=count_init_partition_spec_fn(var_hparams).count,
@@ -111,7 +136,7 @@ def sharded_adam(
 class Adam(BaseOptimizer):
     """Adam, by default with updates limited in RMS: set `clip_threshold` to 0 for the textbook one.
 
-    AdamW is `Adam(decoupled_weight_decay=...)`.
+    `decoupled_weight_decay` makes it AdamW; `AdamW` is the textbook one.
 
     Attributes:
       beta1: decay of the mean of gradients.
@@ -124,9 +149,13 @@ class Adam(BaseOptimizer):
       sharded_adam: False takes `optax.adam`, which has none of clipping, decay and the treatment
         of infinities.
       maybe_inf_to_nan: turns infinite gradients into NaN.
+      moment_dtype: type in which the moments are kept; None for that of the variable, but at least
+        float32. bfloat16 halves their memory: they are rounded stochastically, so that small
+        steps of the running means are not lost.
 
     Raises:
-      ValueError: when built, if `sharded_adam` is off and a field is set that it cannot honour.
+      ValueError: when built, if `moment_dtype` is none of these, or if `sharded_adam` is off and a
+        field is set that it cannot honour.
     """
 
     beta1: float = 0.9
@@ -137,6 +166,7 @@ class Adam(BaseOptimizer):
     weight_decay: float = 0.0
     sharded_adam: bool = True
     maybe_inf_to_nan: bool = True
+    moment_dtype: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,12 +176,14 @@ class Adam(BaseOptimizer):
                 DeprecationWarning,
                 stacklevel=2,
             )
+        _check_moment_dtype(self.moment_dtype)
         # The default threshold passes: it stands in every config that turns sharded_adam off.
-        if not self.sharded_adam and (self.weight_decay or self.clip_threshold not in (0.0, 1.0)):
+        beyond = self.weight_decay or self.moment_dtype is not None
+        if not self.sharded_adam and (beyond or self.clip_threshold not in (0.0, 1.0)):
             raise ValueError(
-                f"Adam: sharded_adam = False cannot honour weight_decay = {self.weight_decay} and "
-                f"clip_threshold = {self.clip_threshold}. Leave them at their defaults, or set "
-                f"sharded_adam to True."
+                f"{type(self).__name__}: sharded_adam = False cannot honour weight_decay = "
+                f"{self.weight_decay}, clip_threshold = {self.clip_threshold} and moment_dtype = "
+                f"{self.moment_dtype}. Leave them at their defaults, or set sharded_adam to True."
             )
 
     @classmethod
@@ -176,4 +208,21 @@ class Adam(BaseOptimizer):
             update_capping=self.clip_threshold,
             weight_decay=self.weight_decay,
             maybe_inf_to_nan=self.maybe_inf_to_nan,
+            moment_dtype=self.moment_dtype,
         )
+
+
+class AdamW(Adam):
+    """`optax.adamw`, number for number: no limit on the RMS of updates, decoupled decay.
+
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101.
+
+    Attributes:
+      clip_threshold: limit of the RMS of the update of each variable; 0 for none.
+      epsilon: added to the root of the second moment.
+      decoupled_weight_decay: w subtracts learning rate * w * v from every update.
+    """
+
+    clip_threshold: float = 0.0
+    epsilon: float = 1e-8
+    decoupled_weight_decay: float | None = 1e-4

@@ -96,12 +96,13 @@ def sharded_chain(*args: GeneralGradientTransformation) -> ShardedGradientTransf
         return updates, tuple(new_state)
 
     def init_partition_spec(var_hparams: NestedWeightHParams) -> tuple[Any, ...]:
-        return tuple(_partition_spec_of(member, var_hparams) for member in args)
+        return tuple(partition_spec_of(member, var_hparams) for member in args)
 
     return ShardedGradientTransformation(init, update, init_partition_spec)
 
 
-def _partition_spec_of(tx: GeneralGradientTransformation, var_hparams: NestedWeightHParams) -> Any:
+def partition_spec_of(tx: GeneralGradientTransformation, var_hparams: NestedWeightHParams) -> Any:
+    """The description of the state of any transformation, derived where it brings none."""
     if isinstance(tx, ShardedGradientTransformation):
         return tx.init_partition_spec(var_hparams)
     return derive_partition_spec(tx, var_hparams)

@@ -5,18 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optimizer_cases import build, trajectory
 
-from praxis import optimizers, pax_fiddle, schedules
+from praxis import optimizers
 from praxis.py_utils import NestedMap
 
 LR = 0.1
-
-
-def build(cls, **fields) -> Any:
-    schedule = pax_fiddle.Config(schedules.Constant)
-    return pax_fiddle.build(
-        pax_fiddle.Config(cls, learning_rate=LR, lr_schedule=schedule, **fields)
-    )
 
 
 def problem(dtype=jnp.float32, steps=5) -> Any:
@@ -29,17 +23,6 @@ def problem(dtype=jnp.float32, steps=5) -> Any:
         )
 
     return tree(), [tree() for _ in range(steps)]
-
-
-def trajectory(transform, params, grads) -> Any:
-    """The variables after each step."""
-    out, state = [], transform.init(params)
-    step = jax.jit(transform.update)
-    for grad in grads:
-        updates, state = step(grad, state, params)
-        params = optax.apply_updates(params, updates)
-        out.append(params)
-    return out
 
 
 PAIRS = {
@@ -123,10 +106,10 @@ def test_adam_matches_the_paper_in_float64():
 def test_state_keeps_its_types_with_bfloat16_variables(cls):
     params, grads = problem(jnp.bfloat16, steps=2)
     transform = build(cls).get_grad_transformation()
-    state = transform.init(params)
+    state = jax.eval_shape(transform.init, params)
     types = jax.tree.map(lambda x: x.dtype, state)
     for grad in grads:
-        _, state = transform.update(grad, state, params)
+        _, state = jax.eval_shape(transform.update, grad, state, params)
         assert jax.tree.map(lambda x: x.dtype, state) == types
 
 

@@ -77,6 +77,19 @@ def test_consolidation_pulls_to_the_first_weights(kind, per_var, expected):
     assert state[4].pretrain_vars.a.w == 0.0
 
 
+def test_consolidation_in_an_optax_chain_can_be_described():
+    weights = NestedMap(a=NestedMap(w=2.0))
+    optimizer = build("OptaxOptimizer", ewc_regularizer_weight=1.0, ewc_weight_per_var=weights)
+    variable = base_layer.WeightHParams([3], tensor_split_dims_mapping=["data"])
+    hparams: Any = NestedMap(a=NestedMap(w=variable))
+    transform = optimizer.get_grad_transformation(hparams)
+    state = transform.init(NestedMap(a=NestedMap(w=jnp.zeros([3]))))
+    spec = optimizers.partition_params(transform, hparams, state)
+    assert jax.tree.structure(spec) == jax.tree.structure(state)
+    assert spec[4].pretrain_vars.a.w.tensor_split_dims_mapping == ["data"]
+    assert spec[4].var_weights.a.w.shape == []
+
+
 def test_consolidation_anchors_at_what_the_first_update_sees():
     transform = build("ShardedSgd", ewc_regularizer_weight=1.0).get_grad_transformation()
     state = transform.init(NestedMap(w=jnp.float32(7)))

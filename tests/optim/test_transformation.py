@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optimizer_cases import OPTIMIZERS, build
 
-from praxis import base_layer, optimizers, pax_fiddle, schedules
+from praxis import base_layer, optimizers
 from praxis.py_utils import BpropMaskedNode, NestedMap
 
 # Transformations are Any here: the trees of optax have no types that tell their fields.
@@ -27,44 +28,20 @@ def zeros(hparams) -> Any:
     return jax.tree.map(lambda v: jnp.zeros(v.full_shape, v.dtype), hparams)
 
 
-OPTIMIZERS = {
-    "sgd": (optimizers.Sgd, {}),
-    "momentum": (optimizers.ShardedSgd, {"momentum": 0.9, "nesterov": True}),
-    "adam": (optimizers.Adam, {}),
-    "plain_adam": (optimizers.Adam, {"sharded_adam": False}),
-    "lion": (optimizers.Lion, {}),
-    "adagrad": (optimizers.ShardedAdagrad, {}),
-    "lamb": (optimizers.Lamb, {}),
-    "lars": (optimizers.Lars, {}),
-    "adafactor": (optimizers.Adafactor, {"min_dim_size_to_factor": 2}),
-    "ema_and_consolidation": (
-        optimizers.Sgd,
-        {"ema_decay": 0.9, "ewc_regularizer_weight": 0.1, "decoupled_weight_decay": 0.1},
-    ),
-}
-
-
-def build(cls, **fields) -> Any:
-    schedule = pax_fiddle.Config(schedules.Constant)
-    return pax_fiddle.build(
-        pax_fiddle.Config(cls, learning_rate=0.1, lr_schedule=schedule, **fields)
-    )
-
-
 @pytest.mark.parametrize(("cls", "fields"), OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_the_description_of_a_state_fits_the_state(cls, fields):
     """Structure, shapes and types, before and after updates, with a bfloat16 variable."""
     transform = build(cls, **fields).get_grad_transformation(VARIABLES)
     spec = transform.init_partition_spec(VARIABLES)
-    params = zeros(VARIABLES)
-    state = transform.init(params)
+    params = jax.eval_shape(lambda: zeros(VARIABLES))
+    state = jax.eval_shape(transform.init, params)
     for _ in range(3):
         assert jax.tree.structure(spec) == jax.tree.structure(state)
         for described, leaf in zip(jax.tree.leaves(spec), jax.tree.leaves(state), strict=True):
             assert tuple(described.full_shape) == leaf.shape
             assert len(described.full_split_dims_mapping) == leaf.ndim
             assert described.dtype == leaf.dtype
-        updates, state = jax.jit(transform.update)(params, state, params)
+        updates, state = jax.eval_shape(transform.update, params, state, params)
         assert isinstance(updates.layer.frozen, BpropMaskedNode)
 
 
@@ -128,6 +105,19 @@ def test_masked_optax_member_can_be_described():
     spec = optimizers.partition_params(tx, hparams, state)
     assert jax.tree.structure(spec) == jax.tree.structure(state)
     assert [v.shape for v in jax.tree.leaves(spec)] == [[2]]
+
+
+def test_masked_state_can_be_made_of_descriptions():
+    """Nested dicts and tuples; where `init` only copies, leaves need not be arrays."""
+    tx = masked(
+        transformation(lambda params: params, lambda u, s, p=None: (u, s)), {"a": (True, False)}
+    )
+    kept, dropped = (base_layer.WeightHParams([n], dtype=jnp.float32) for n in (2, 3))
+    hparams: Any = {"a": (kept, dropped)}
+    state = tx.init(hparams)
+    assert state.inner_state == {"a": (kept, optax.MaskedNode())}
+    spec = optimizers.partition_params(tx, hparams, state)
+    assert jax.tree.structure(spec) == jax.tree.structure(state)
 
 
 def test_partition_params_keeps_the_type_of_what_is_no_variable():

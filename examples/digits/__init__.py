@@ -1,0 +1,1 @@
+"""Handwritten digits, and how well each optimizer learns them."""
