@@ -1,6 +1,7 @@
 """Training of an experiment, under its public path."""
 
 from paxml.checkpoint.kinds import CheckpointType
+from paxml.checkpoint.pax_handler import PaxCheckpointHandler
 from paxml.launch.train import (
     train_and_evaluate,
     write_experiment_class_vars_file,
@@ -10,6 +11,7 @@ from paxml.trainer.types import RunningMode
 
 __all__ = [
     "CheckpointType",
+    "PaxCheckpointHandler",
     "RunningMode",
     "train_and_evaluate",
     "write_experiment_class_vars_file",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from paxml.checkpoint.health import SavedArray
+from paxml.checkpoint.suggest import loading_rule
 
 _SHOWN = 20
 
@@ -80,7 +81,7 @@ def check_fits(
         raise CheckpointMismatchError(
             f"Checkpoint {directory} does not fit the train state:\n{difference}\n"
             "Undo the change of the model or the optimizer, or start in a new job_log_dir and "
-            "load what still fits with init_from_checkpoint_rules."
+            f"load what still fits:\n{loading_rule(directory, found, wanted)}"
         )
     return padded
 

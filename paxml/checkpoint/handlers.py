@@ -1,4 +1,4 @@
-"""How Orbax writes and reads the two items of a checkpoint that are ours: state and input."""
+"""How Orbax writes and reads the items of a checkpoint: state, metadata and input."""
 
 import dataclasses
 import os
@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 from etils import epath
 from orbax import checkpoint as ocp
+
+from paxml.checkpoint.checksums import write_checksums
 
 
 class StateHandler(ocp.PyTreeCheckpointHandler):
@@ -20,6 +22,7 @@ class StateHandler(ocp.PyTreeCheckpointHandler):
         # Alone, a process has nothing to merge or to compare, and Orbax would warn at each save.
         if jax.process_count() > 1:
             super().finalize(directory)
+        write_checksums(directory)
 
 
 @ocp.args.register_with_handler(StateHandler, for_save=True)
@@ -32,6 +35,46 @@ class StateSave(ocp.args.PyTreeSave):
 @dataclasses.dataclass
 class StateRestore(ocp.args.PyTreeRestore):
     """Arguments of `StateHandler` for restoring: those of its base class."""
+
+
+class MetadataHandler(ocp.JsonCheckpointHandler):
+    """Writes the metadata."""
+
+    def finalize(self, directory: epath.Path) -> None:
+        super().finalize(directory)
+        write_checksums(directory)
+
+
+@ocp.args.register_with_handler(MetadataHandler, for_save=True)
+@dataclasses.dataclass
+class MetadataSave(ocp.args.JsonSave):
+    """Arguments of `MetadataHandler` for saving: those of its base class."""
+
+
+@ocp.args.register_with_handler(MetadataHandler, for_restore=True)
+@dataclasses.dataclass
+class MetadataRestore(ocp.args.JsonRestore):
+    """Arguments of `MetadataHandler` for restoring: those of its base class."""
+
+
+def restore_args(leaf: Any, same_shape: bool) -> ocp.ArrayRestoreArgs:
+    """How to read an array into a shape, dtype and sharding.
+
+    Args:
+      leaf: Has them; no sharding means the default device.
+      same_shape: Whether another saved shape is an error; else zeros at the end are cut off or
+        added.
+    """
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return ocp.ArrayRestoreArgs(
+        restore_type=jax.Array,
+        sharding=sharding,
+        global_shape=tuple(leaf.shape),
+        dtype=leaf.dtype,
+        strict=same_shape,
+    )
 
 
 @runtime_checkable
@@ -68,6 +111,9 @@ class InputStateHandler(ocp.CheckpointHandler):
             path.write_bytes(args.item)
         else:
             args.item.save(path)
+
+    def finalize(self, directory: epath.Path) -> None:
+        write_checksums(directory)
 
     def restore(self, directory: epath.Path, args: "InputStateRestore | None" = None) -> bytes:
         """Returns the bytes that this process wrote; none if the input reads them itself.

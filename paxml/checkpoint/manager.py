@@ -12,16 +12,20 @@ from etils import epath
 from orbax import checkpoint as ocp
 
 from paxml.checkpoint import naming
+from paxml.checkpoint.checksums import checksum_problem
 from paxml.checkpoint.compare import check_fits
 from paxml.checkpoint.handlers import (
     InputStateHandler,
     InputStateRestore,
     InputStateSave,
+    MetadataHandler,
+    MetadataSave,
     RestoresItself,
     SavesItself,
     StateHandler,
     StateRestore,
     StateSave,
+    restore_args,
 )
 from paxml.checkpoint.health import (
     SavedArray,
@@ -33,11 +37,20 @@ from paxml.checkpoint.health import (
 )
 from paxml.checkpoint.kinds import CheckpointType
 from paxml.checkpoint.metadata import METADATA_ITEM_NAME, make_metadata
-from paxml.checkpoint.paths import INPUT_ITEM_NAME, STATE_ITEM_NAME, absolute_path
+from paxml.checkpoint.paths import (
+    INPUT_ITEM_NAME,
+    STATE_ITEM_NAME,
+    absolute_path,
+    is_local,
+)
 from paxml.checkpoint.retention import preservation_policy
 from paxml.checkpoint.steps import ReadableSteps, UnreadableCheckpointError, set_aside
+from paxml.checkpoint.trash import TRASH_DIRECTORY, Trash
 
 State = TypeVar("State")
+
+# A block of most file systems: a disk without one is full.
+_PROBE_BYTES = 4096
 
 
 class CheckpointSaveError(RuntimeError):
@@ -76,6 +89,7 @@ class Checkpointer:
         keep_time_interval: datetime.timedelta | None = None,
         async_save: bool = True,
         read_only: bool = False,
+        todelete_subdir: str | None = None,
     ) -> None:
         """Opens the directory, creates it if needed, and removes what unfinished saves left.
 
@@ -87,17 +101,22 @@ class Checkpointer:
           async_save: Whether arrays are written in the background, after a copy to the host.
           read_only: Whether the directory belongs to another job: nothing is saved, created or
             removed.
+          todelete_subdir: If given, checkpoints are moved into this directory beside them in place
+            of being deleted.
         """
         self.directory = absolute_path(directory)
         self._steps = ReadableSteps(CheckpointType.GDA)
         self._saving: int | None = None
         self.read_only = read_only
+        self._trash = None
+        if not (read_only or todelete_subdir) and is_local(self.directory):
+            self._trash, todelete_subdir = Trash(self.directory), TRASH_DIRECTORY
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_names=(STATE_ITEM_NAME, METADATA_ITEM_NAME, INPUT_ITEM_NAME),
             item_handlers={
                 STATE_ITEM_NAME: StateHandler(),
-                METADATA_ITEM_NAME: ocp.JsonCheckpointHandler(),
+                METADATA_ITEM_NAME: MetadataHandler(),
                 INPUT_ITEM_NAME: InputStateHandler(),
             },
             options=ocp.CheckpointManagerOptions(
@@ -110,6 +129,7 @@ class Checkpointer:
                 enable_async_checkpointing=async_save,
                 enable_background_delete=not read_only,
                 read_only=read_only,
+                todelete_subdir=None if read_only else todelete_subdir,
             ),
         )
 
@@ -174,6 +194,8 @@ class Checkpointer:
             return False
         # An error of the previous save must not be taken for one of this.
         self.wait()
+        if self._trash is not None:
+            self._trash.empty()
         self._set_aside_damaged(step)
         shapes = unpadded_shapes or jax.eval_shape(lambda tree: tree, train_state)
         metadata = make_metadata(
@@ -181,18 +203,26 @@ class Checkpointer:
         )
         items: dict[str, ocp.args.CheckpointArgs] = {
             STATE_ITEM_NAME: StateSave(naming.nest(naming.named_leaves(train_state))),
-            METADATA_ITEM_NAME: ocp.args.JsonSave(metadata.to_dict()),
+            METADATA_ITEM_NAME: MetadataSave(metadata.to_dict()),
         }
         position = train_input if input_state is None else input_state
         if position is not None:
             items[INPUT_ITEM_NAME] = InputStateSave(position)
         self._saving = step
-        return self._surface_errors(
-            lambda: self._manager.save(step, args=ocp.args.Composite(**items), force=True)
-        )
+
+        def write() -> bool:
+            self._check_writable()
+            return self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+        return self._surface_errors(write)
 
     def restore(
-        self, step: int, abstract_train_state: State, *, unpadded_shapes: Any = None
+        self,
+        step: int,
+        abstract_train_state: State,
+        *,
+        unpadded_shapes: Any = None,
+        partial: bool = False,
     ) -> State:
         """Reads the checkpoint of a step.
 
@@ -202,6 +232,7 @@ class Checkpointer:
             no sharding means the default device. Masked leaves stay as they are.
           unpadded_shapes: Shapes of the state before padding. With them, arrays may have been
             padded for another mesh when they were saved.
+          partial: Whether the checkpoint may hold more than the tree, which is not read then.
 
         Returns:
           A tree like the abstract one.
@@ -214,16 +245,21 @@ class Checkpointer:
         """
         directory = self._checked_directory(step)
         wanted = naming.named_leaves(abstract_train_state)
+        saved = saved_arrays(directory)
+        if partial:
+            saved = {name: array for name, array in saved.items() if name in wanted}
         padded = check_fits(
             os.fspath(directory),
-            saved_arrays(directory),
+            saved,
             _described(wanted),
             saved_unpadded=unpadded_variables(directory),
             wanted_unpadded=_described(naming.named_leaves(unpadded_shapes)),
         )
         arguments = naming.nest(
-            {name: _restore_args(leaf, name not in padded) for name, leaf in wanted.items()}
+            {name: restore_args(leaf, name not in padded) for name, leaf in wanted.items()}
         )
+        if problem := checksum_problem(directory):
+            raise self._unreadable(directory, problem)
         try:
             restored = self._manager.restore(
                 step,
@@ -233,6 +269,7 @@ class Checkpointer:
                         restore_args=arguments,
                         # Without Orbax's own tree file the names are looked up one by one.
                         transforms=None if has_tree_file(directory) else {},
+                        partial_restore=partial and has_tree_file(directory),
                     )
                 ),
             )[STATE_ITEM_NAME]
@@ -243,7 +280,7 @@ class Checkpointer:
                 raise
             raise self._unreadable(directory, cause) from error
         return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: _take(restored, naming.leaf_name(path), leaf), abstract_train_state
+            lambda path, leaf: naming.restored_leaf(restored, path, leaf), abstract_train_state
         )
 
     def restore_latest(
@@ -314,6 +351,14 @@ class Checkpointer:
         self._surface_errors(self._manager.wait_until_finished)
         self._saving = None
 
+    def check_for_errors(self) -> None:
+        """Raises the error of a save in the background that has failed by now; does not wait."""
+        self._surface_errors(self._manager.check_for_errors)
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether all processes have to stop at this step, because one is to be taken away."""
+        return self._manager.reached_preemption(step)
+
     def close(self) -> None:
         """Waits for the save in the background and for deletions, and frees the threads.
 
@@ -324,11 +369,17 @@ class Checkpointer:
             self.wait()
         finally:
             self._manager.close()
+            if self._trash is not None:
+                self._trash.close()
 
     def _checked_directory(self, step: int) -> epath.Path:
         """Returns the path of a checkpoint after the checks that read no array."""
         found = self._steps.find_step(self.directory, step).path
-        problem = structure_problem(found) or array_problem(found)
+        problem = (
+            structure_problem(found)
+            or array_problem(found)
+            or checksum_problem(found, headers_only=True)
+        )
         if problem is not None:
             raise self._unreadable(found, problem)
         return found
@@ -342,6 +393,13 @@ class Checkpointer:
         """Makes Orbax forget what is hidden by now; it would also forget a save under way."""
         self.wait()
         self._manager.reload()
+
+    def _check_writable(self) -> None:
+        """Fails at once where Orbax, saving in the background, would wait for minutes."""
+        if jax.process_index() == 0 and is_local(self.directory):
+            probe = self.directory / ".writable"
+            probe.write_bytes(bytes(_PROBE_BYTES))
+            probe.unlink()
 
     def _set_aside_damaged(self, step: int) -> None:
         path = self._steps.hidden_path(self.directory, step)
@@ -366,28 +424,8 @@ def _described(named: dict[str, Any]) -> dict[str, SavedArray]:
     return {name: SavedArray(tuple(leaf.shape), leaf.dtype) for name, leaf in named.items()}
 
 
-def _restore_args(leaf: Any, same_shape: bool) -> ocp.ArrayRestoreArgs:
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return ocp.ArrayRestoreArgs(
-        restore_type=jax.Array,
-        sharding=sharding,
-        global_shape=tuple(leaf.shape),
-        dtype=leaf.dtype,
-        strict=same_shape,  # if not, zeros at the end are cut off or added
-    )
-
-
 def _first_cause(error: BaseException) -> str:
     """Returns the text of the error that began it: TensorStore's, which names the file."""
     while cause := error.__cause__ or error.__context__:
         error = cause
     return str(error).strip().rstrip(".")
-
-
-def _take(restored: dict[str, Any], name: str, leaf: Any) -> Any:
-    """Returns the restored array of a name; one of size 0 is not on disk."""
-    if 0 in leaf.shape:
-        return jax.numpy.zeros(leaf.shape, leaf.dtype, device=getattr(leaf, "sharding", None))
-    return naming.look_up(restored, name)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 SEPARATOR = "."
@@ -79,3 +80,16 @@ def look_up(nested: Mapping[str, Any], name: str) -> Any:
     for part in name.split(SEPARATOR):
         node = node[part]
     return node
+
+
+def restored_leaf(nested: Mapping[str, Any], path: tuple[Any, ...], leaf: Any) -> Any:
+    """Returns the restored array of a leaf of a train state; one of size 0 is not on disk.
+
+    Args:
+      nested: What `nest` made, with arrays.
+      path: Of the leaf.
+      leaf: Its shape, dtype and sharding.
+    """
+    if 0 in leaf.shape:
+        return jnp.zeros(leaf.shape, leaf.dtype, device=getattr(leaf, "sharding", None))
+    return look_up(nested, leaf_name(path))

@@ -28,6 +28,11 @@ def absolute_path(path: epath.PathLike) -> epath.Path:
     return epath.Path(text if "://" in text else os.path.abspath(text))
 
 
+def is_local(path: epath.PathLike) -> bool:
+    """Whether a path is in a file system, not in an object store such as gs://."""
+    return "://" not in os.fspath(path)
+
+
 def checkpoint_prefix(checkpoint_type: CheckpointType = CheckpointType.UNSPECIFIED) -> str:
     """Returns what stands before the digits in the name of a new checkpoint."""
     del checkpoint_type

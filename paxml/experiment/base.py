@@ -8,6 +8,7 @@ from typing import Any
 from paxml.partitioning.base import Partitioner
 from paxml.program.base import Program
 from paxml.program.base_executor import BaseExecutor
+from paxml.program.decode import SingleTaskDecodeProgram
 from paxml.program.evaluate import BaseEvalProgram, SingleTaskEvalProgram
 from paxml.program.train import BaseTrainProgram, SingleTaskTrainProgram
 from praxis import base_input, pax_fiddle
@@ -118,12 +119,7 @@ class BaseExperiment(abc.ABC):
 
     def decode_programs(self) -> Sequence[Program]:
         """One program for each input of `decode_datasets`, in order."""
-        if self.decode_datasets():
-            raise NotImplementedError(
-                f"{type(self).__name__}: decode programs are not available yet; "
-                "turn decode_during_train off."
-            )
-        return []
+        return [SingleTaskDecodeProgram(dataset) for dataset in self.decode_datasets()]
 
     def _only_training_input(self) -> pax_fiddle.Config[base_input.BaseInput]:
         found = self.train_datasets()

@@ -1,67 +1,54 @@
-"""The console command `pax`: `pax train FLAGS` and `pax list`."""
+"""The console command `pax`."""
 
-import argparse
-import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from absl import app
-
-from paxml.experiment import registry
-from paxml.experiment.lookup import load_entry_points
-from paxml.launch.main import main as train_main
+from paxml.launch.commands.checkpoints import look_at_checkpoints
+from paxml.launch.commands.experiments import describe_experiment, list_experiments
+from paxml.launch.commands.new import new_experiment
+from paxml.launch.commands.plot import plot_runs
+from paxml.launch.errors import guarded
+from paxml.launch.jobs import MODES, run_job
 
 USAGE = """usage: pax COMMAND ...
 
-  pax train --exp=NAME --job_log_dir=DIR [--flag=value ...]   train an experiment
-  pax list [--import MODULE ...] [--tag TAG]                  show the registered experiments
+  pax train  --exp=NAME --job_log_dir=DIR [--flag=value ...]  train an experiment
+  pax eval   --exp=NAME --job_log_dir=DIR [--flag=value ...]  evaluate its checkpoints
+  pax decode --exp=NAME --job_log_dir=DIR [--flag=value ...]  decode with its checkpoints
+  pax list [MODULE ...] [--tag=TAG]                           show the registered experiments
+  pax describe NAME [--devices=N] [--kind=KIND]               parameters, FLOPs and memory
+  pax ckpt ls|show|diff DIR ...                               look at checkpoints
+  pax plot DIR ...                                            compare the losses of runs
+  pax new NAME                                                write an experiment to start from
 
-`pax train --help` shows all flags.
+train, eval, decode and describe take --set PATH=VALUE: a setting of the experiment (--set
+NUM_STEPS=20) or a field of its task's config (--set train.learner.optimizer.learning_rate=0.1).
+`pax COMMAND --help` shows all options. Mistakes are told in one line; --traceback shows more.
 """
 
-NOTHING_REGISTERED = """No experiment is registered. Name the module that registers yours, as in
-  pax list --import my_package.experiments
-or train one by its full name, without registering it:
-  pax train --exp=my_package.experiments.MyExperiment --job_log_dir=DIR"""
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "list": list_experiments,
+    "describe": describe_experiment,
+    "ckpt": look_at_checkpoints,
+    "plot": plot_runs,
+    "new": new_experiment,
+}
+_TRACEBACK = "--traceback"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Runs a command; returns the exit code, 2 for a mistake of the user."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = [argument for argument in given if argument != _TRACEBACK]
+    show_traceback = arguments != given
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if command == "train":
-        app.run(train_main, argv=["pax train", *rest])
-        return 0
-    if command == "list":
-        return list_experiments(rest)
+    if command in MODES:
+        return run_job(command, rest, show_traceback=show_traceback)
+    if command in COMMANDS:
+        call = COMMANDS[command]
+        return guarded(command, lambda: call(rest), show_traceback=show_traceback)
     is_help = command in ("-h", "--help", "help")
     if command and not is_help:
         print(f"pax: there is no command {command!r}.", file=sys.stderr)
     print(USAGE, end="", file=sys.stdout if is_help else sys.stderr)
     return 0 if is_help else 2
-
-
-def list_experiments(arguments: Sequence[str]) -> int:
-    """Prints the full name and tags of each registered experiment, one a line."""
-    parser = argparse.ArgumentParser(
-        prog="pax list", description="Shows the registered experiments."
-    )
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], help="module to import first"
-    )
-    parser.add_argument("--tag", help="show only those with this tag")
-    options = parser.parse_args(arguments)
-    sys.path.insert(0, "")  # as `python -m` does, so that modules of the working directory import
-    load_entry_points()
-    for module in options.modules:
-        importlib.import_module(module)
-    found = sorted(registry.get_all())
-    tags = {key: registry.get_registry_tags(key) for key in found}
-    shown = [key for key in found if options.tag is None or options.tag in tags[key]]
-    for key in shown:
-        print(f"{key}  [{', '.join(tags[key])}]" if tags[key] else key)
-    if not found:
-        print(NOTHING_REGISTERED, file=sys.stderr)
-    elif not shown:
-        print(f"None of {len(found)} experiments has the tag {options.tag!r}.", file=sys.stderr)
-    return 0

@@ -1,6 +1,9 @@
 """The command-line flags of `python -m paxml.main` and `pax train`."""
 
 from absl import flags
+from fiddle import absl_flags as fiddle_flags  # defines --fdl_config, --fdl_set, --fiddler too
+
+from paxml.summary.writer import DEFAULT_WRITERS, writer_kinds
 
 MODES = ("train", "eval", "decode", "decode_once", "infer")
 
@@ -10,7 +13,16 @@ flags.DEFINE_string(
     "exp", None, "Name of the experiment: registered, or module.Class of an importable module."
 )
 flags.DEFINE_multi_string(
-    "set", [], "Setting of the experiment, NAME=VALUE: a class attribute in capitals. Repeatable."
+    "set",
+    [],
+    "Setting of the experiment, PATH=VALUE: a class attribute in capitals, or a field of the "
+    "task's config such as train.num_train_steps. Repeatable.",
+)
+fiddle_flags.DEFINE_fiddle_config(
+    "fdl",
+    help_string="In place of --exp, a config of an experiment: config:my_module.make_config, then "
+    "set:PATH=VALUE and fiddler:FUNCTION as often as needed.",
+    allow_imports=True,
 )
 flags.DEFINE_string("job_log_dir", None, "Directory for everything that a run writes.")
 flags.DEFINE_enum("mode", "train", MODES, "What to do.")
@@ -25,7 +37,11 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_bool("tensorstore_use_ocdbt", False, "Not available.")
 flags.DEFINE_bool("enforce_restore_shape_check", False, "Always on; kept for old scripts.")
-flags.DEFINE_string("checkpoint_todelete_subdir", None, "Not available yet.")
+flags.DEFINE_string(
+    "checkpoint_todelete_subdir",
+    None,
+    "Directory that old checkpoints are moved into, not deleted.",
+)
 flags.DEFINE_string("restore_checkpoint_dir", None, "Directory of checkpoints, to decode.")
 flags.DEFINE_multi_integer("restore_checkpoint_step", None, "Steps of checkpoints, to decode.")
 flags.DEFINE_bool("decode_output_pickle", True, "Write a pickle beside the JSON lines.")
@@ -35,7 +51,17 @@ flags.DEFINE_bool(
     "Use the `rbg` generator on accelerators. CPUs keep threefry, whose numbers do not depend on "
     "how arrays are split.",
 )
-flags.DEFINE_bool("enable_summary_writer", True, "Write event files.")
+flags.DEFINE_bool("enable_summary_writer", True, "Write summaries.")
+flags.DEFINE_list(
+    "summary_writers",
+    list(DEFAULT_WRITERS),
+    f"Where summaries go, a list of {', '.join(writer_kinds())}.",
+)
+flags.DEFINE_string(
+    "compilation_cache_dir",
+    None,
+    "Directory where compiled programs are kept for the next start; by default they are not.",
+)
 flags.DEFINE_integer("jax_profiler_port", None, "Port of the profiler's server.")
 flags.DEFINE_bool("multiprocess_gpu", False, "Start jax.distributed with the next three flags.")
 flags.DEFINE_string("server_addr", None, "Address of the coordinator, host:port.")

@@ -9,19 +9,24 @@ from typing import Any
 
 import jax
 from absl import app, logging
+from fiddle import absl_flags as fiddle_flags
 
 import paxml
 import praxis
 from paxml.experiment.base import BaseExperiment
+from paxml.experiment.from_fiddle import experiment_of
 from paxml.experiment.lookup import get_experiment
 from paxml.experiment.settings import with_settings
 from paxml.launch.flags import FLAGS
+from paxml.launch.modes import run_job
 from paxml.launch.train import (
     train_and_evaluate,
     writable_directory,
     write_experiment_class_vars_file,
     write_hparams_file,
 )
+from paxml.program.lock import exclusive_use
+from paxml.summary.writer import using_summary_writers
 
 LARGE_JOB = 128
 
@@ -48,18 +53,24 @@ def main(argv: Sequence[str]) -> None:
 
 
 def create_experiment_config() -> BaseExperiment:
-    """The experiment that --exp names, with what --set says.
+    """The experiment that --exp names, or Fiddle's flags describe, with what --set says.
 
     Raises:
-      app.UsageError: without --exp.
+      app.UsageError: without any of these flags.
       ValueError: if there is no such experiment or setting.
     """
-    if not FLAGS.exp:
+    if FLAGS.exp:
+        return with_settings(get_experiment(FLAGS.exp), FLAGS.set)()
+    if fiddle_flags.fdl_flags_supplied():
+        config = fiddle_flags.create_buildable_from_flags(None, allow_imports=True)
+        return experiment_of(config, FLAGS.set)
+    if FLAGS.fdl is None:
         raise app.UsageError(
             "--exp is missing: give the name of an experiment, e.g. --exp=my_package.MyExperiment. "
-            "`pax list` shows those that are registered."
+            "`pax list` shows those that are registered. Or give a Fiddle config, as in "
+            "--fdl=config:my_package.make_config."
         )
-    return with_settings(get_experiment(FLAGS.exp), FLAGS.set)()
+    return experiment_of(FLAGS.fdl, FLAGS.set)
 
 
 def run(
@@ -76,12 +87,13 @@ def run(
     """
     if jax.process_count() > LARGE_JOB:
         wait_with_random_jitter(0, startup_random_jitter_max_secs)
-    run_experiment(
-        experiment_config,
-        work_unit=None,
-        job_log_dir=FLAGS.job_log_dir,
-        enable_checkpoint_saving=enable_checkpoint_saving,
-    )
+    with using_summary_writers(FLAGS.summary_writers):
+        run_experiment(
+            experiment_config,
+            work_unit=None,
+            job_log_dir=FLAGS.job_log_dir,
+            enable_checkpoint_saving=enable_checkpoint_saving,
+        )
 
 
 def run_experiment(
@@ -102,7 +114,6 @@ def run_experiment(
 
     Raises:
       ValueError: for flags that do not belong to the mode.
-      NotImplementedError: for modes that do not exist yet.
     """
     del work_unit
     mode = FLAGS.mode
@@ -114,11 +125,13 @@ def run_experiment(
             f"--{given[0]} belongs to the decoding modes, but --mode is {mode!r}. Training always "
             "continues from the newest checkpoint in job_log_dir."
         )
-    if mode != "train":
-        raise NotImplementedError(f"--mode={mode} is not available yet; use --mode=train.")
     job_log_dir = writable_directory(job_log_dir)
-    write_experiment_class_vars_file(type(experiment_config), job_log_dir)
-    write_hparams_file(experiment_config, job_log_dir)
+    if mode != "train":
+        run_job(mode, experiment_config, job_log_dir, early_stopping_fn)
+        return
+    with exclusive_use(job_log_dir):  # these two files are those of the run that trains here
+        write_experiment_class_vars_file(type(experiment_config), job_log_dir)
+        write_hparams_file(experiment_config, job_log_dir)
     train_and_evaluate(
         experiment_config,
         job_log_dir,
@@ -137,11 +150,13 @@ def run_experiment(
 
 
 def set_up_jax() -> None:
-    """Starts the distributed service and the profiler, and chooses the random number generator."""
+    """Starts what JAX needs, and sets where it keeps programs and how it draws random numbers."""
     if FLAGS.multiprocess_gpu and FLAGS.num_hosts > 1:
         jax.distributed.initialize(FLAGS.server_addr, FLAGS.num_hosts, FLAGS.host_idx)
     if FLAGS.jax_profiler_port is not None:
         jax.profiler.start_server(FLAGS.jax_profiler_port)
+    if FLAGS.compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", FLAGS.compilation_cache_dir)
     if FLAGS.globally_use_hardware_rng and jax.default_backend() != "cpu":
         jax.config.update("jax_default_prng_impl", "rbg")
     logging.info("Devices: %s", jax.devices())

@@ -12,8 +12,10 @@ from paxml.checkpoint.manager import Checkpointer
 from paxml.checkpoint.retention import parse_duration
 from paxml.experiment.base import BaseExperiment
 from paxml.experiment.class_vars import get_cls_vars_summary
+from paxml.experiment.hparams import hparams_of
 from paxml.partitioning.create import create_experiment_or_default_partitioner
 from paxml.program.executor import DefaultExecutor
+from paxml.program.lock import exclusive_use
 from paxml.task.settings import Train
 from paxml.task.single_task import SingleTask
 from paxml.task.unbuilt import refuse_unbuilt_settings
@@ -51,7 +53,8 @@ def train_and_evaluate(
       job_log_dir: Where checkpoints, summaries and texts go.
       maybe_use_persistence_checkpointing: Not available.
       eval_on_test: Whether to evaluate on the experiment's evaluation inputs while training.
-      checkpoint_todelete_subdir: Not available yet.
+      checkpoint_todelete_subdir: Directory in `checkpoints` that old ones are moved into, in place
+        of being deleted.
       early_stopping_fn: Called after each step; True ends training.
       run_decode: Whether to decode while training.
       enable_auto_sharding: Not available.
@@ -68,17 +71,14 @@ def train_and_evaluate(
     Raises:
       ValueError: for a wrong experiment, config or log directory.
       TrainingStopped: after SIGINT or SIGTERM, when a checkpoint is complete.
+      DirectoryInUseError: if another run trains in the log directory.
       InputExhaustedError: if the training data ends early; the last state is saved.
+      CheckpointSaveError: if a checkpoint cannot be written; those before it are as they were.
       CheckpointMismatchError: if the newest checkpoint holds other arrays than the task wants.
     """
     del enforce_restore_shape_check, async_timeout_secs
     if tensorstore_use_ocdbt:
         raise NotImplementedError(OCDBT_HINT)
-    if checkpoint_todelete_subdir:
-        raise NotImplementedError(
-            f"checkpoint_todelete_subdir = {checkpoint_todelete_subdir!r} has no effect yet; leave "
-            "it None."
-        )
     job_log_dir = writable_directory(job_log_dir)
     task_config = experiment_config.task().clone()
     if override_num_train_steps is not None:
@@ -102,26 +102,30 @@ def train_and_evaluate(
     if train_first_result_callback_fn is not None:
         train_program.register_first_result_callback_fn(train_first_result_callback_fn)
     executor = experiment_config.executor() or DefaultExecutor()
-    executor.setup(
-        task,
-        job_log_dir,
-        _open_checkpoints(
-            job_log_dir / "checkpoints",
-            task.train,
-            enable_async_checkpointing,
-            enable_checkpoint_saving,
-        ),
-        partitioner,
-        provider,
-        _with_checkpoints(partitioner.preprocess_input_config(train_input_p), task.train),
-        train_program,
-        _eval_programs(experiment_config, task, eval_on_test),
-        _decode_programs(experiment_config, task, run_decode),
-        early_stopping_fn,
-        exit_after_ondemand_checkpoint=exit_after_ondemand_checkpoint,
-        enable_summary_writer=enable_summary_writer,
-    )
-    executor.start()
+    with exclusive_use(job_log_dir):
+        executor.setup(
+            task,
+            job_log_dir,
+            _open_checkpoints(
+                job_log_dir / "checkpoints",
+                task.train,
+                async_save=enable_async_checkpointing,
+                saves=enable_checkpoint_saving,
+                todelete_subdir=checkpoint_todelete_subdir,
+            ),
+            partitioner,
+            provider,
+            _with_checkpoints(partitioner.preprocess_input_config(train_input_p), task.train),
+            train_program,
+            _eval_programs(experiment_config, task, eval_on_test),
+            _decode_programs(experiment_config, task, run_decode),
+            early_stopping_fn,
+            exit_after_ondemand_checkpoint=exit_after_ondemand_checkpoint,
+            enable_summary_writer=enable_summary_writer,
+        )
+        if isinstance(executor, DefaultExecutor):  # others may leave the program alone
+            train_program.text_writer.add_hparams(hparams_of(experiment_config, task_config))
+        executor.start()
 
 
 def write_experiment_class_vars_file(
@@ -139,20 +143,25 @@ def write_hparams_file(
 
     A file with other content is kept beside it as `model_params.txt.1` and so on, with a warning.
     """
-    to_text = base_hyperparams.nested_struct_to_text
-    parts = [
-        "".join(to_text(dataset) for dataset in model_config.datasets()),
-        "".join(to_text(dataset) for dataset in model_config.decode_datasets()),
-        to_text(model_config.task()),
-    ]
     name = f"{filename_prefix}model_params.txt"
-    text = "\n".join(parts)
+    text = hparams_text(model_config)
     old = epath.Path(job_log_dir) / name
     if jax.process_index() == 0 and old.exists() and old.read_text() != text:
         kept = _free_name(old)
         old.rename(kept)
         logging.warning("The config differs from the last start, which is kept in %s.", kept)
     write_text(job_log_dir, name, text)
+
+
+def hparams_text(experiment: BaseExperiment) -> str:
+    """The configs of inputs, decoding inputs and task as text, a field a line."""
+    to_text = base_hyperparams.nested_struct_to_text
+    parts = [
+        "".join(to_text(dataset) for dataset in experiment.datasets()),
+        "".join(to_text(dataset) for dataset in experiment.decode_datasets()),
+        to_text(experiment.task()),
+    ]
+    return "\n".join(parts)
 
 
 def writable_directory(job_log_dir: epath.PathLike) -> epath.Path:
@@ -199,9 +208,17 @@ def _with_checkpoints(input_p: Any, train: Train) -> Any:
 
 
 def _open_checkpoints(
-    directory: epath.Path, train: Train, async_save: bool, saves: bool
+    directory: epath.Path,
+    train: Train,
+    *,
+    async_save: bool,
+    saves: bool,
+    todelete_subdir: str | None,
 ) -> Checkpointer:
-    directory.mkdir(parents=True, exist_ok=True)
+    if saves:
+        writable_directory(directory)
+    else:
+        directory.mkdir(parents=True, exist_ok=True)
     return Checkpointer(
         directory,
         save_interval_steps=train.save_interval_steps,
@@ -209,6 +226,7 @@ def _open_checkpoints(
         keep_time_interval=parse_duration(train.save_keep_interval_duration or ""),
         async_save=async_save,
         read_only=not saves,
+        todelete_subdir=todelete_subdir,
     )
 
 

@@ -59,6 +59,9 @@ class Learner(FiddleBaseParameterizable):
       keep_optimizer_state_for_excluded_vars: keeps optimizer state for what is not trained.
       scale_update_by_var_norm: multiplies updates of rank 2 and more by the scale of the
         variable's initializer.
+      num_microbatches: number of equal parts of the batch whose gradients are made one after
+        another and averaged by the weights of their losses, to save memory; a divisor of the
+        batch size. The optimizer still makes one update a batch.
 
     Raises:
       ValueError: when built, if `skip_zero_gradients` is set, if groups are forced without
@@ -84,6 +87,7 @@ class Learner(FiddleBaseParameterizable):
     bprop_variable_inclusion: str | Sequence[str] = dataclasses.field(default_factory=list)
     keep_optimizer_state_for_excluded_vars: bool = False
     scale_update_by_var_norm: bool = False
+    num_microbatches: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +99,16 @@ class Learner(FiddleBaseParameterizable):
         if self.force_repeat_prefix_structure and not self.vectorize_on_repeat_prefix:
             raise ValueError(
                 f"{self._title}: force_repeat_prefix_structure needs vectorize_on_repeat_prefix."
+            )
+        if self.num_microbatches < 1:
+            raise ValueError(
+                f"{self._title}: num_microbatches is {self.num_microbatches}, expected at least 1."
+            )
+        if self.num_microbatches > 1 and self.stochastic_gradient is not None:
+            raise ValueError(
+                f"{self._title}: num_microbatches = {self.num_microbatches} and "
+                f"stochastic_gradient are both set. A private gradient saves memory with its own "
+                f"inner_batch_size."
             )
         if self.optimizer is not None:
             self._check_clipping(self.optimizer)

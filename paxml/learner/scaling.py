@@ -42,7 +42,7 @@ def norms_by_path(tree: Any) -> dict[str, Float[Array, ""]]:
     }
 
 
-def scale_to_norm(norm: Float[Array, ""], limit: float) -> Float[Array, ""]:
+def scale_to_norm(norm: Float[Array, ""], limit: float | Float[Array, ""]) -> Float[Array, ""]:
     """min(1, limit / norm): 1 for a norm of 0, NaN for a norm that is NaN."""
     return jnp.minimum(1.0, limit / norm)
 

@@ -1,36 +1,11 @@
-"""Metrics averaged over the batches of an evaluation."""
+"""Metrics averaged, or maximized, over the batches of an evaluation."""
 
-import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from praxis import base_hyperparams
-
-WeightedScalars = Mapping[str, Any]
-
-
-class BaseMetrics(base_hyperparams.FiddleBaseParameterizable, abc.ABC):
-    """Collects the metrics of several batches and reduces them."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._batches: list[WeightedScalars] = []
-
-    def store(self, batch_metrics: WeightedScalars, reshard: bool = False) -> None:
-        """Keeps the metrics of one batch. `reshard` belongs to the old per-device mode: ignored."""
-        del reshard
-        self._batches.append(batch_metrics)
-
-    def aggregate(self, batch_metrics: WeightedScalars, reshard: bool = False) -> Any:
-        """The reduction of the metrics of a single batch."""
-        self.store(batch_metrics, reshard)
-        return self.finalize()
-
-    @abc.abstractmethod
-    def finalize(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """The reduction of what was stored, as (value, weight); forgets the batches."""
+from paxml.metric.base import BaseMetrics, Reduced
 
 
 class MeanMetrics(BaseMetrics):
@@ -42,18 +17,54 @@ class MeanMetrics(BaseMetrics):
 
     metric_keys: Sequence[str] | None = None
 
-    def finalize(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        batches, self._batches = self._batches, []
-        if not batches:
-            return {}
-        keys = batches[0] if self.metric_keys is None else self.metric_keys
-        return {key: _weighted_mean([batch[key] for batch in batches]) for key in keys}
+    def finalize(self) -> Reduced:
+        batches = self._take()
+        names = _names(batches, self.metric_keys, type(self).__name__)
+        return {name: _weighted_mean([batch[name] for batch in batches]) for name in names}
+
+
+class MaxMetrics(BaseMetrics):
+    """Largest value of each metric over the batches, with the summed weight.
+
+    Attributes:
+      metric_keys: Names to keep; None keeps all.
+    """
+
+    metric_keys: Sequence[str] | None = None
+
+    def finalize(self) -> Reduced:
+        batches = self._take()
+        names = _names(batches, self.metric_keys, type(self).__name__)
+        return {name: _largest([batch[name] for batch in batches]) for name in names}
+
+
+def _names(batches: Sequence[Any], wanted: Sequence[str] | None, title: str) -> Sequence[str]:
+    if not batches:
+        return []
+    if wanted is None:
+        return list(batches[0])
+    if missing := sorted(set(wanted) - set(batches[0])):
+        raise KeyError(
+            f"{title}: metric_keys names {missing}, but the model has the metrics "
+            f"{sorted(batches[0])}."
+        )
+    return wanted
 
 
 def _weighted_mean(pairs: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    values = np.array([np.asarray(value, np.float64) for value, _ in pairs])
-    weights = np.array([np.asarray(weight, np.float64) for _, weight in pairs])
+    values, weights = _columns(pairs)
     total = weights.sum(0)
     # As in the summaries, a total weight of zero gives zero rather than NaN.
     mean = (values * weights).sum(0) / np.maximum(total, 1e-6)
     return np.asarray(mean), np.asarray(total)
+
+
+def _largest(pairs: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    values, weights = _columns(pairs)
+    return np.asarray(values.max(0)), np.asarray(weights.sum(0))
+
+
+def _columns(pairs: Sequence[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    values = np.array([np.asarray(value, np.float64) for value, _ in pairs])
+    weights = np.array([np.asarray(weight, np.float64) for _, weight in pairs])
+    return values, weights

@@ -21,6 +21,10 @@ class EvaluationMode(str, enum.Enum):  # noqa: UP042  # compared with plain stri
 
 
 class OutputFormatType(enum.Enum):
-    """Format of the records that inference writes."""
+    """Format of the records that inference writes.
+
+    TFRECORD is known by old configs but cannot be written, which needs TensorFlow.
+    """
 
     TFRECORD = 1
+    JSONL = 2

@@ -19,6 +19,7 @@ class JnpEncoder(json.JSONEncoder):
     """JSON of arrays as lists, bytes as UTF-8 and dataclasses as objects."""
 
     def default(self, o: Any) -> Any:
+        """The JSON of what is none by itself."""
         if isinstance(o, np.ndarray | jax.Array):
             return np.asarray(o).tolist()
         if isinstance(o, np.generic):
@@ -90,7 +91,7 @@ def write_key_value_pairs(
 def _json_line(key: Any, value: Any) -> str:
     try:
         return json.dumps(value, cls=JnpEncoder) + "\n"
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(
             f"The output with key {key!r} is a {type(value).__name__} that cannot be written as "
             f"JSON: {error}. Return arrays, numbers, texts, lists and dicts."
@@ -124,7 +125,7 @@ def _replace(path: epath.Path, data: bytes) -> None:
 def can_load_written_outputs(
     basedir: epath.PathLike, pname: str, mode: EvaluationMode, step: int
 ) -> bool:
-    """Whether the outputs of an input at a step are there already.
+    """Whether the outputs of an input at a step are there already, all of them.
 
     Args:
       basedir: The log directory.
@@ -132,5 +133,13 @@ def can_load_written_outputs(
       mode: Which program wrote them.
       step: Step of the weights.
     """
-    directory = epath.Path(basedir) / mode.output_dir_name / pname
-    return (directory / f"{get_filename(step, mode.filename_prefix)}.pickle").exists()
+    return written_outputs(basedir, pname, mode, step).exists()
+
+
+def written_outputs(
+    basedir: epath.PathLike, pname: str, mode: EvaluationMode, step: int
+) -> epath.Path:
+    """The file that is there when all outputs of an input at a step are."""
+    # The first process writes for all, the lines last.
+    name = f"{mode.filename_prefix}_{int(step)}_shard_0.jsonl"
+    return epath.Path(basedir) / mode.output_dir_name / pname / name

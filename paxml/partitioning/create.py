@@ -8,22 +8,24 @@ from paxml.partitioning.base import Partitioner, StepFn
 from paxml.partitioning.jit import JitPartitioner
 from paxml.partitioning.legacy import refuse_auto_sharding
 from paxml.task.single_task import SingleTask
-from paxml.trainer.eval_step import eval_step_single_learner
+from paxml.trainer.eval_step import decode_step_single_learner, eval_step_single_learner
 from paxml.trainer.train_step import train_step_single_learner
 from paxml.trainer.types import RunningMode
 
 
 def get_step_fn(mode: RunningMode) -> StepFn:
-    """The step of training or of evaluation.
+    """The step of training, evaluation or decoding.
 
     Raises:
-      ValueError: for any other mode.
+      ValueError: for a combination of modes.
     """
     if mode == RunningMode.TRAIN:
         return cast(StepFn, train_step_single_learner)  # by position: one name differs
     if mode == RunningMode.EVAL:
         return cast(StepFn, eval_step_single_learner)
-    raise ValueError(f"There is no step function for {mode}; expected TRAIN or EVAL.")
+    if mode == RunningMode.DECODE:
+        return cast(StepFn, decode_step_single_learner)
+    raise ValueError(f"There is no step function for {mode}; expected TRAIN, EVAL or DECODE.")
 
 
 def create_partitioner(

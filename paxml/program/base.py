@@ -7,6 +7,8 @@ from typing import Any
 
 from etils import epath
 
+from paxml.task.ema import extract_ema
+from paxml.task.exclusion import has_ema
 from paxml.train_states import TrainState
 
 
@@ -78,14 +80,17 @@ def get_summary_base_dir(job_log_dir: epath.PathLike) -> epath.Path:
 
 
 def get_eval_train_state(task: Any, state: TrainState, use_ema: bool) -> TrainState:
-    """The part of the state that evaluation reads.
+    """The part of the state that evaluation reads: the weights, or their moving average.
 
     Raises:
-      NotImplementedError: if the averaged weights are asked for.
+      ValueError: if the average is asked for and the learner keeps none.
     """
-    if use_ema:
-        raise NotImplementedError(
-            f"Task {task.name!r}: evaluation with averaged weights is not available yet; leave "
-            "eval_use_ema_states and decode_use_ema_states False."
+    if not use_ema:
+        return state.to_eval_state()
+    if not has_ema(task):
+        raise ValueError(
+            f"Task {task.name!r}: train.eval_use_ema_states or train.decode_use_ema_states is "
+            "True, but the learner keeps no moving average of the weights. Set "
+            "train.learner.optimizer.ema_decay, e.g. to 0.9999, or leave both settings False."
         )
-    return state.to_eval_state()
+    return extract_ema(state)

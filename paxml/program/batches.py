@@ -1,9 +1,10 @@
-"""What programs need to know about a batch."""
+"""What programs need to know about a batch and its results."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from praxis import base_input
@@ -40,6 +41,19 @@ def tokens_of(batch: Any) -> int:
             if len(shape) == 2:
                 return math.prod(shape)
     return 0
+
+
+def with_texts(per_example_out: Any, texts: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs of a batch on the host, and the texts that bypassed the devices."""
+    return {**jax.device_get(dict(per_example_out)), **texts}
+
+
+def reduce_scalars(task: Any, scalars: Sequence[Any]) -> dict[str, Any]:
+    """Metrics over the batches of one run, as the task reduces them: (value, weight) by name."""
+    aggregator = task.metrics_aggregator
+    for batch in jax.device_get(scalars):
+        aggregator.store(batch)
+    return dict(aggregator.finalize())
 
 
 def _is_text(value: Any) -> bool:

@@ -9,6 +9,7 @@ from absl import logging
 from paxml.checkpoint.manager import Checkpointer
 from paxml.checkpoint.steps import UnreadableCheckpointError
 from paxml.partitioning.base import Partitioner
+from paxml.program.external import restore_external
 from paxml.program.prefetch import saves_itself
 from paxml.task.single_task import SingleTask
 from paxml.train_states import TrainState, TrainStateProvenance
@@ -63,8 +64,9 @@ def begin(
                 "not start over beside them: repair them, move them away, or give another "
                 "job_log_dir."
             )
+    first = restored[1] if restored else restore_external(task, partitioner)
     root_key, state, provenance = partitioner.initialize_prng_key_and_train_state(
-        root_key, restored[1] if restored else None, None
+        root_key, first, None
     )
     step = int(jax.device_get(state.step))
     if restored and checkpointer is not None:
@@ -74,11 +76,18 @@ def begin(
                 f"of step {step}. Move it away to start from the one before."
             )
         logging.info("Restored step %d from %s", step, checkpointer.directory)
+        _log_what_is_not_loaded(task)
         restore_input(checkpointer, step, train_input)
     else:
-        logging.info("No checkpoint found: starting task %s at step 0.", task.name)
+        logging.info("No checkpoint found: starting task %s at step %d.", task.name, step)
     train_key, eval_key, decode_key = jax.random.split(root_key, 3)
     return Beginning(state, step, provenance, train_key, eval_key, decode_key)
+
+
+def _log_what_is_not_loaded(task: SingleTask) -> None:
+    for setting in ("init_from_checkpoint_rules", "external_checkpoint_path"):
+        if getattr(task.train, setting):
+            logging.info("The run has a checkpoint of its own: %s has no effect.", setting)
 
 
 def restore_input(checkpointer: Checkpointer, step: int, train_input: base_input.BaseInput) -> None:

@@ -1,9 +1,11 @@
 """What an early-stopping function is told."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from paxml.task.settings import Train
 from paxml.trainer.types import RunningMode
@@ -28,7 +30,13 @@ def choose(task: Any, given: EarlyStoppingFn | None) -> EarlyStoppingFn | None:
 def prefixed(prefix: str, metrics: Mapping[str, Any] | None) -> dict[str, float]:
     """Metrics as floats under a prefix; this waits for the device."""
     values = jax.device_get(dict(metrics or {}))
-    return {f"{prefix}/{key}": float(value) for key, value in values.items()}
+    return {f"{prefix}/{key}": float(np.mean(value)) for key, value in values.items()}
+
+
+def always_reads_train_metrics() -> bool:
+    """Whether the user wants the metrics of every training step, which waits for each."""
+    name = "PAXML_EARLY_STOP_ALWAYS_AGGREGATE_TRAIN_METRICS"
+    return os.environ.get(name, "").lower() in ("1", "true")
 
 
 def is_last_checkpoint(train: Train, step: int, mode: RunningMode) -> bool:

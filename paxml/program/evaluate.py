@@ -1,9 +1,8 @@
 """Evaluation programs: metrics over the batches of one input."""
 
 import abc
-import math
+import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,7 +16,8 @@ from paxml.output.write import maybe_write_eval_outputs
 from paxml.partitioning.base import PartitionedStepFn, Partitioner
 from paxml.partitioning.create import get_step_fn
 from paxml.program.base import EvalProgramOutput, Program, get_summary_base_dir
-from paxml.program.batches import global_batch_size, split_numeric
+from paxml.program.batches import global_batch_size, reduce_scalars, with_texts
+from paxml.program.eval_batches import eval_batches
 from paxml.summary.handler import SummaryHandler
 from paxml.summary.writer import get_summary_writer
 from paxml.task.single_task import SingleTask
@@ -25,7 +25,6 @@ from paxml.train_states import TrainState
 from paxml.trainer.inputs import get_input_partition_specs
 from paxml.trainer.types import BaseStepFnStaticArgs, RunningMode, StepFnOutput
 from praxis import base_input, pax_fiddle
-from praxis.input.base import end_of_data
 from praxis.utils import trees
 
 
@@ -36,6 +35,7 @@ class BaseEvalProgram(Program):
         """Takes the config of the input; it is opened in `setup`."""
         self._input_p = input_p
         self._input: base_input.BaseInput | None = None
+        self._opened = contextlib.ExitStack()
 
     def setup(
         self,
@@ -66,9 +66,15 @@ class BaseEvalProgram(Program):
             get_summary_base_dir(job_log_dir) / f"eval_test_{self.eval_input.name}",
             enable_summary_writer,
         )
+        self._opened.callback(self._writer.close)
         self._summaries = SummaryHandler(
-            self._writer, write_interval_steps=1, is_async=False, name=self.eval_input.name
+            self._writer,
+            write_interval_steps=1,
+            is_async=False,
+            name=self.eval_input.name,
+            metrics_prefix=task.decode.metrics_prefix,
         )
+        self._opened.callback(self._summaries.close)
 
     @property
     def eval_input(self) -> base_input.BaseInput:
@@ -91,23 +97,26 @@ class BaseEvalProgram(Program):
         started = time.monotonic()
         losses, scalars, clu_metrics, outputs = [], [], {}, []
         out = waiting = None
-        for batch, texts in self._batches():
+        batches = eval_batches(
+            self.eval_input, self._partitioner, self.eval_input_partition_spec, what="Evaluation"
+        )
+        for batch, texts in batches:
             _, out = self.eval_step(state, self._eval_key, batch, self._static_args)
             losses.append(out.loss)
             scalars.append(out.weighted_scalars)
             clu_metrics = merge_clu_metrics(clu_metrics, out.clu_metrics or {})
             # Copied one batch late: the devices have the next step by then.
             if waiting is not None:
-                outputs.append(_to_host(*waiting))
+                outputs.append(with_texts(*waiting))
             waiting = (out.per_example_out, texts)
         if out is None or waiting is None:
             raise ValueError(
                 f"Evaluation input {self.eval_input.name!r} gave no batch at step {step}. Check "
                 "that it has data and that a finite input sets reset_for_eval = True."
             )
-        outputs.append(_to_host(*waiting))
+        outputs.append(with_texts(*waiting))
         loss = float(np.mean(jax.device_get(losses)))
-        metrics = self._reduce(jax.device_get(scalars))
+        metrics = reduce_scalars(self._task, scalars)
         self._summaries.process(
             step, loss, metrics, out.summary_tensors, clu_metrics=clu_metrics or None
         )
@@ -138,43 +147,8 @@ class BaseEvalProgram(Program):
         """Shardings of a batch."""
 
     def shutdown(self) -> None:
-        if self._input is not None:
-            self._input = None
-            self._summaries.close()
-            self._writer.close()
-
-    def _batches(self) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """Batches of one run on the devices, each with its texts, which stay on the host."""
-        source = self.eval_input
-        count = source.eval_loop_num_batches
-        if source.reset_for_eval or count is None or count <= 0:
-            count = math.inf
-        done = 0
-        while done < count:
-            try:
-                batch = source.get_next_padded()
-            except Exception as error:
-                if not end_of_data(error):
-                    raise
-                if count < math.inf:
-                    raise ValueError(
-                        f"Evaluation input {source.name!r} ended after {done} batches, but "
-                        f"eval_loop_num_batches is {count}. Lower it, or set reset_for_eval = True "
-                        "to evaluate all the data each time."
-                    ) from error
-                break
-            done += 1
-            numeric, texts = split_numeric(batch)
-            specs = self.eval_input_partition_spec(numeric)
-            yield self._partitioner.preprocess_inputs(source, numeric, specs), texts
-        if source.reset_for_eval:
-            source.reset()
-
-    def _reduce(self, scalars: list[Any]) -> dict[str, Any]:
-        aggregator = self._task.metrics_aggregator
-        for batch in scalars:
-            aggregator.store(batch)
-        return dict(aggregator.finalize())
+        self._input = None
+        self._opened.close()
 
 
 class SingleTaskEvalProgram(BaseEvalProgram):
@@ -196,7 +170,3 @@ class SingleTaskEvalProgram(BaseEvalProgram):
 
     def eval_input_partition_spec(self, inputs: Any) -> Any:
         return get_input_partition_specs(self._partitioner.global_mesh.axis_names, inputs)
-
-
-def _to_host(per_example_out: Any, texts: dict[str, Any]) -> dict[str, Any]:
-    return {**jax.device_get(dict(per_example_out)), **texts}

@@ -12,14 +12,18 @@ from etils import epath
 from paxml.checkpoint.manager import Checkpointer
 from paxml.partitioning.base import Partitioner
 from paxml.program import early_stop
+from paxml.program.base import get_eval_train_state
 from paxml.program.base_executor import BaseExecutor
 from paxml.program.begin import Beginning, begin, check_input_can_be_saved
 from paxml.program.evaluate import BaseEvalProgram
+from paxml.program.rounds import run_decode_programs, run_eval_programs
+from paxml.program.status import TrainingStatus
 from paxml.program.stop import InputExhaustedError, StopRequest, TrainingStopped
 from paxml.program.train import BaseTrainProgram
 from paxml.summary import texts
 from paxml.summary.tables import num_parameters
 from paxml.task.single_task import SingleTask
+from paxml.train_states import TrainState
 from paxml.trainer import files
 from paxml.trainer.init import get_train_input_specs_for_model_init
 from paxml.trainer.inputs import check_unique_names
@@ -87,7 +91,8 @@ class DefaultExecutor(BaseExecutor):
           TrainingStopped: after a signal, when the checkpoint is complete.
           InputExhaustedError: if the training data ends early; the last state is saved.
         """
-        with self._opened, StopRequest() as stop, _resting_gc():
+        status = TrainingStatus(self._job_log_dir, self._train.num_train_steps)
+        with status, self._opened, StopRequest() as stop, _resting_gc():
             self._loop(stop)
         py_utils.sync_global_devices("finished")
 
@@ -140,6 +145,10 @@ class DefaultExecutor(BaseExecutor):
                 output = program.run(self._state, self._step)
             except StopIteration as end:
                 self._end_of_data(end)
+            except Exception as error:
+                if error is program.input_error:
+                    self._note_input_error(error)
+                raise
             self._state, self._step = output.state, output.new_train_step
             mode, metrics = self._evaluate(output)
             self._collect_garbage(mode)
@@ -148,35 +157,39 @@ class DefaultExecutor(BaseExecutor):
                 break
         self._save(force=True)
 
-    def _evaluate(self, output: Any) -> tuple[RunningMode, dict[str, Any]]:
-        """Runs the evaluation and decoding that is due; returns what ran, and the metrics."""
-        is_last = self._step >= self._train.num_train_steps
-        has_eval = has_decode = False
-        metrics: dict[str, Any] = {}
+    def _evaluate(self, output: Any) -> tuple[RunningMode, dict[str, float]]:
+        """Runs the evaluation and decoding that is due; returns what ran, and its metrics."""
         # Of whatever training program, these programs get a state they cannot change.
-        for program in self._eval_programs:
-            if is_last or program.should_run(self._state, self._step):
-                has_eval = True
-                result = program.run(self._state.to_eval_state(), self._step)
-                metrics[f"eval_test_{program.eval_input.name}/metrics"] = result.eval_metrics
-        for program in self._decode_programs:
-            if is_last or program.should_run(self._state, self._step):
-                has_decode = True
-                result = program.run(self._state.to_eval_state(), self._step)
-                metrics[f"decode_test_{program.decode_input.name}"] = result.decode_metrics
-        metrics["eval_train/metrics"] = output.eval_train_metrics
-        mode = RunningMode.detect(has_train=True, has_eval=has_eval, has_decode=has_decode)
-        if has_eval or has_decode or is_last:
-            scalars = output.weighted_scalars or {}
-            metrics["train"] = {key: value for key, (value, _) in scalars.items()}
+        metrics: dict[str, float] = {}
+        if evals := self._due(self._eval_programs):
+            state = self._eval_state(self._train.eval_use_ema_states)
+            metrics |= run_eval_programs(eval_programs=evals, train_state=state, step=self._step)
+        if decodes := self._due(self._decode_programs):
+            state = self._eval_state(self._train.decode_use_ema_states)
+            metrics |= run_decode_programs(
+                decode_programs=decodes, train_state=state, step=self._step
+            )
+        mode = RunningMode.detect(has_train=True, has_eval=bool(evals), has_decode=bool(decodes))
         return mode, metrics
 
-    def _should_stop_early(self, mode: RunningMode, metrics: dict[str, Any], output: Any) -> bool:
+    def _due(self, programs: Sequence[Any]) -> list[Any]:
+        is_last = self._step >= self._train.num_train_steps
+        return [one for one in programs if is_last or one.should_run(self._state, self._step)]
+
+    def _eval_state(self, use_ema: bool) -> TrainState:
+        return get_eval_train_state(self._task, self._state, use_ema)
+
+    def _should_stop_early(self, mode: RunningMode, metrics: dict[str, float], output: Any) -> bool:
         if self._early_stopping_fn is None:
             return False
-        values = {"train_steps_per_sec": float(output.steps_per_sec)}
-        for prefix, group in metrics.items():
-            values.update(early_stop.prefixed(prefix, group))
+        values = {"train_steps_per_sec": float(output.steps_per_sec), **metrics}
+        values |= early_stop.prefixed("eval_train/metrics", output.eval_train_metrics)
+        is_last = self._step >= self._train.num_train_steps
+        # Otherwise left on the device: reading them would wait for the step.
+        if mode.has_eval or mode.has_decode or is_last or early_stop.always_reads_train_metrics():
+            scalars = output.weighted_scalars or {}
+            train = {key: value for key, (value, _) in scalars.items()}
+            values |= early_stop.prefixed("train", train)
         values["num_params"] = float(self._num_params)
         return self._early_stopping_fn(
             values,
@@ -191,6 +204,7 @@ class DefaultExecutor(BaseExecutor):
         checkpointer, program = self._checkpointer, self._train_program
         if checkpointer is None or not (force or checkpointer.should_save(self._step)):
             return
+        program.flush()
         wants_own_save = program.input_saves_itself and self._train.enable_input_checkpointing
         saved = checkpointer.save(
             self._step,
@@ -225,6 +239,21 @@ class DefaultExecutor(BaseExecutor):
             f"num_train_steps = {int(self._train.num_train_steps)}. The state of step {self._step} "
             f"{saved}. Repeat the data, or lower num_train_steps."
         ) from end
+
+    def _note_input_error(self, error: Exception) -> None:
+        """Saves the state, which is whole, and says so in the error."""
+        source = self._train_program.train_input
+        error.add_note(
+            f"Raised by training input {source.name!r} ({type(source).__name__}) in place of the "
+            f"batch of step {self._step + 1}."
+        )
+        saved_in = self._save_last()
+        error.add_note(
+            f"The state of step {self._step} is saved in {saved_in}: the next start asks for that "
+            "batch again."
+            if saved_in
+            else f"The state of step {self._step} is not saved, since saving is off."
+        )
 
     def _collect_garbage(self, mode: RunningMode) -> None:
         interval = self._train.gc_interval_steps

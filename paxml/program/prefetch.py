@@ -37,6 +37,11 @@ class TrainBatches:
     consumes nothing.
 
     An input that writes its position itself, by its own `save`, is read without working ahead.
+
+    Attributes:
+      state: The position, None if the input cannot tell.
+      error: What the input raised in place of the batch that was asked for last, if it did.
+      saves_itself: Whether the input writes its position itself.
     """
 
     def __init__(self, train_input: BaseInput, place: Place, *, depth: int = 2) -> None:
@@ -52,6 +57,7 @@ class TrainBatches:
         self.saves_itself = saves_itself(train_input)
         self.state = None if self.saves_itself else get_state_or_none(train_input)
         self._has_state = self.state is not None
+        self.error: BaseException | None = None
         self._next: _Item | _End | None = None
         self._closed = threading.Event()
         self._queue: queue.Queue[_Item | _End] = queue.Queue(maxsize=depth)
@@ -66,6 +72,7 @@ class TrainBatches:
     def __next__(self) -> Any:
         item = self._look()
         if isinstance(item, _End):
+            self.error = item.error
             raise item.error or StopIteration
         self._next = None
         if self._has_state:

@@ -1,11 +1,11 @@
 """What a training program tells about itself: summaries, speed and the progress line."""
 
 import contextlib
-import time
 
 import jax
 from etils import epath
 
+from paxml.program.throughput import SpeedMeter
 from paxml.summary.handler import SummaryHandler
 from paxml.summary.progress import ProgressLine
 from paxml.summary.writer import get_summary_writer
@@ -29,6 +29,7 @@ class TrainReport:
         *,
         init_step: int,
         enable_summary_writer: bool,
+        utilization_per_step_rate: float | None = None,
     ) -> None:
         self.writer = get_summary_writer(summary_dir / "train", enable_summary_writer)
         self._writers = [self.writer]
@@ -57,33 +58,37 @@ class TrainReport:
             if jax.process_index() == 0
             else None
         )
-        self._interval = train.compute_steps_per_sec_interval_steps
-        self._measured_at = (time.monotonic(), init_step)
-        self._steps_per_sec = 0.0
-        self._tokens = 0
+        self._meter = SpeedMeter(
+            train.compute_steps_per_sec_interval_steps,
+            init_step,
+            utilization_per_step_rate=utilization_per_step_rate,
+        )
 
-    def after_step(self, step: int, out: StepFnOutput, *, tokens: int) -> float:
+    def after_step(
+        self, step: int, out: StepFnOutput, *, tokens: int, input_wait_secs: float = 0.0
+    ) -> float:
         """Takes the results of a step.
 
         Args:
           step: Number of updates applied.
           out: Results of the last of them.
           tokens: Tokens in its batch.
+          input_wait_secs: Seconds that it waited for the batch.
 
         Returns:
           Steps per second if this step was one to measure at, else 0.
         """
-        self._tokens = tokens
-        measured = self._measure(step)
+        speed = self._meter.count(step, tokens=tokens, input_wait_secs=input_wait_secs)
         self.train.process(
             step,
             out.loss,
             out.weighted_scalars,
             out.summary_tensors,
-            steps_per_sec=measured or None,
+            steps_per_sec=speed and speed.steps_per_sec,
             clu_metrics=out.clu_metrics,
+            throughput=speed and speed.values(),
         )
-        return measured
+        return speed.steps_per_sec if speed else 0.0
 
     def after_eval_train(self, step: int, out: StepFnOutput) -> None:
         """Takes the results on a training batch in evaluation mode."""
@@ -100,14 +105,24 @@ class TrainReport:
         """Moves the progress line on; the results must be computed."""
         if self._progress is None:
             return
-        speed = self._steps_per_sec
+        speed = self._meter.latest
         self._progress.update(
             step,
             loss=out.loss,
             metrics=out.weighted_scalars,
-            steps_per_sec=speed or None,
-            tokens_per_sec=speed * self._tokens or None,
+            steps_per_sec=speed and speed.steps_per_sec,
+            tokens_per_sec=(speed.tokens_per_sec or None) if speed else None,
         )
+
+    def flush(self) -> None:
+        """Returns when everything so far is in the event files.
+
+        Raises:
+          Exception: what went wrong while writing.
+        """
+        for handler in (self.train, self.eval_train):
+            if handler is not None:
+                handler.flush()
 
     def close(self) -> None:
         """Writes what is left; each part is closed whatever happens to the others.
@@ -123,12 +138,3 @@ class TrainReport:
                     closing.callback(handler.close)
             if self._progress is not None:
                 closing.callback(self._progress.close)
-
-    def _measure(self, step: int) -> float:
-        if not self._interval or step % self._interval:
-            return 0.0
-        now = time.monotonic()
-        then, first = self._measured_at
-        self._measured_at = (now, step)
-        self._steps_per_sec = (step - first) / max(now - then, 1e-9)
-        return self._steps_per_sec

@@ -2,14 +2,18 @@
 
 import abc
 import collections
+import functools
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 from paxml.partitioning.base import PartitionedStepFn, Partitioner
 from paxml.partitioning.create import get_step_fn
+from paxml.program.anomaly import AnomalyWatch, diagnose
 from paxml.program.base import (
     Program,
     TrainProgramOutput,
@@ -18,13 +22,23 @@ from paxml.program.base import (
 )
 from paxml.program.batches import global_batch_size, numeric_only, tokens_of
 from paxml.program.prefetch import TrainBatches
+from paxml.program.profile_once import ProfileOnce
 from paxml.program.report import TrainReport
 from paxml.task.single_task import SingleTask
 from paxml.train_states import TrainState
+from paxml.trainer.flops import utilization_per_step_rate
 from paxml.trainer.inputs import get_input_partition_specs
 from paxml.trainer.types import BaseStepFnStaticArgs, RunningMode, StepFnOutput
 from praxis import base_input
 from praxis.utils import trees
+
+
+class _Sent(NamedTuple):
+    """A step that was sent to the devices."""
+
+    step: int
+    out: StepFnOutput
+    batch: Any
 
 
 class BaseTrainProgram(Program):
@@ -36,7 +50,8 @@ class BaseTrainProgram(Program):
 
     def __init__(self) -> None:
         self._first_result_callback: Callable[[Any], None] | None = None
-        self._pending: collections.deque[tuple[int, StepFnOutput]] = collections.deque()
+        self._pending: collections.deque[_Sent] = collections.deque()
+        self._state: TrainState | None = None  # after the latest step
         self._checked_specs = False
         self._is_set_up = False
 
@@ -75,8 +90,16 @@ class BaseTrainProgram(Program):
             get_summary_base_dir(job_log_dir),
             init_step=init_step,
             enable_summary_writer=enable_summary_writer,
+            utilization_per_step_rate=utilization_per_step_rate(
+                task.model,
+                partitioner.train_inputs_shape_dtype,
+                list(partitioner.global_mesh.devices.flat),
+            ),
         )
+        self._profile = ProfileOnce(task.train, job_log_dir, "train")
+        self._init_step = init_step
         self._batches = TrainBatches(train_input, self._place)
+        self._watch = AnomalyWatch(task)
         self._is_set_up = True
 
     @property
@@ -109,6 +132,11 @@ class BaseTrainProgram(Program):
         """Whether the input writes its position by its own `save`."""
         return self._batches.saves_itself
 
+    @property
+    def input_error(self) -> BaseException | None:
+        """What the input raised in place of the next batch, if it did."""
+        return self._batches.error
+
     def should_run(self, state: TrainState, step: int) -> bool:
         del state
         return step < self._task.train.num_train_steps
@@ -136,8 +164,12 @@ class BaseTrainProgram(Program):
         Raises:
           StopIteration: at the end of the data; the state is still valid.
           ValueError: if the first batch does not fit the input specs.
+          UnusableStepsError: after too many steps in a row that were skipped.
         """
+        self._profile.before_step(step - self._init_step)
+        started = time.monotonic()
         batch = next(self._batches)
+        waited = time.monotonic() - started
         if not self._checked_specs:
             if self._task.train.enforce_input_specs:
                 self._partitioner.check_input_spec(batch)
@@ -145,8 +177,11 @@ class BaseTrainProgram(Program):
         new_step, state, out = self.train_step(
             step, state, self._train_key, batch, self._static_args
         )
-        self._pending.append((new_step, out))
-        steps_per_sec = self._report.after_step(new_step, out, tokens=tokens_of(batch))
+        self._state = state
+        self._pending.append(_Sent(new_step, out, batch))
+        steps_per_sec = self._report.after_step(
+            new_step, out, tokens=tokens_of(batch), input_wait_secs=waited
+        )
         self._wait_until_pending(max(0, self._task.train.max_inflight_steps))
         return TrainProgramOutput(
             state=state,
@@ -178,14 +213,23 @@ class BaseTrainProgram(Program):
     def train_input_partition_spec(self, inputs: Any) -> Any:
         """Shardings of a batch."""
 
+    def flush(self) -> None:
+        """Waits for the steps under way, and until their summaries are in the event files.
+
+        It comes before a checkpoint: what a resumed run does not do again must be on disk.
+        """
+        self._wait_until_pending(0)
+        self._report.flush()
+
     def shutdown(self) -> None:
         if not self._is_set_up:
             return
         self._is_set_up = False
         try:
             self._batches.close()
-            self._wait_until_pending(0)
+            self._wait_until_pending(0, watched=False)
         finally:
+            self._profile.close()
             self._report.close()
 
     def _place(self, padded_inputs: Any) -> Any:
@@ -194,13 +238,23 @@ class BaseTrainProgram(Program):
             self._train_input, numeric, self.train_input_partition_spec(numeric)
         )
 
-    def _wait_until_pending(self, count: int) -> None:
+    def _wait_until_pending(self, count: int, *, watched: bool = True) -> None:
         """Waits for the oldest steps until no more than `count` are not known to be done."""
         while len(self._pending) > count:
-            step, out = self._pending.popleft()
+            step, out, batch = self._pending.popleft()
             jax.block_until_ready(out.loss)
             self.first_result_callback_fn(out.loss)
             self._report.show(step, out)
+            if watched:
+                self._watch.check(step, out, functools.partial(self._diagnose, batch))
+
+    def _diagnose(self, batch: Any, step: int) -> str:
+        assert self._state is not None
+        # Skipped steps left the weights as they were; only the number of the step is another.
+        state = self._state.replace(step=jnp.asarray(step - 1, self._state.step.dtype))
+        return diagnose(
+            self._task, self._partitioner, state, self._train_key, batch, self._static_args
+        )
 
     def _maybe_eval_train(
         self, state: TrainState, step: int, new_step: int

@@ -5,11 +5,10 @@ import contextvars
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from paxml.metric.values import compute_metric_values
 from paxml.summary.entry import METRICS_PREFIX, write_values
 from paxml.summary.tensors import AUDIO_SUMMARY_SAMPLE_RATE, write_tensor
+from paxml.summary.writers.base import SummaryWriter
 from praxis.core.summaries import SummaryType
 
 _CURRENT: contextvars.ContextVar[SummaryWriter | None] = contextvars.ContextVar(

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from paxml.metric.values import compute_metric_values, is_weighted_scalar
 from paxml.summary.tensors import get_summary_display_name_from_key, write_tensor
+from paxml.summary.writers.base import SummaryWriter
 from praxis.core.summaries import (
     SummaryType,
     get_summary_base_type,
@@ -15,6 +15,7 @@ from praxis.core.summaries import (
 )
 
 METRICS_PREFIX = "Metrics/"
+THROUGHPUT_PREFIX = "throughput/"
 # A metric whose weights are all zero shows as zero, not as NaN.
 _MIN_WEIGHT = 1e-6
 
@@ -54,10 +55,12 @@ def write_summary_entry(
     summary_tensors: Mapping[str, Any] | None = None,
     steps_per_sec: float | int | None = None,
     metrics_prefix: str = METRICS_PREFIX,
+    throughput: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes loss, speed, metrics and summaries of a step.
 
-    Tags: `loss`, `Steps/sec`, `Metrics/<name>`, `Metrics/<name>-weight`, and `<name>_<type>`.
+    Tags: `loss`, `Steps/sec`, `throughput/<name>`, `Metrics/<name>`, `Metrics/<name>-weight`, and
+    `<name>_<type>`.
 
     Args:
       summary_writer: Where to.
@@ -68,20 +71,37 @@ def write_summary_entry(
       summary_tensors: For each flat key the value, or a list of values.
       steps_per_sec: Steps per second.
       metrics_prefix: In front of the names of metrics.
+      throughput: Further measures of speed by name: a number or a list of them.
     """
     summary_writer.add_scalar("loss", mean_of(loss), step_i)
     if steps_per_sec is not None:
         summary_writer.add_scalar("Steps/sec", mean_of(steps_per_sec), step_i)
+    for name, value in (throughput or {}).items():
+        summary_writer.add_scalar(f"{THROUGHPUT_PREFIX}{name}", mean_of(value), step_i)
     for name, pairs in (weighted_scalars_list or {}).items():
         mean, weight = weighted_mean([pairs] if is_weighted_scalar(pairs) else pairs)
         summary_writer.add_scalar(f"{metrics_prefix}{name}", mean, step_i)
         summary_writer.add_scalar(f"{metrics_prefix}{name}-weight", weight, step_i)
     if clu_metrics:
         write_values(summary_writer, compute_metric_values(clu_metrics), step_i, metrics_prefix)
-    for key, value in (summary_tensors or {}).items():
+    write_summaries(summary_writer, step_i, summary_tensors or {})
+
+
+def write_summaries(
+    summary_writer: SummaryWriter, step_i: int, summary_tensors: Mapping[str, Any]
+) -> None:
+    """Writes summaries of the model.
+
+    Args:
+      summary_writer: Where to.
+      step_i: Step of the entry.
+      summary_tensors: For each flat key the value, or a list of values.
+    """
+    for key, value in summary_tensors.items():
         merged = merge_summary(key, value) if isinstance(value, list | tuple) else value
         kind = get_summary_type_from_key(key)
         write_tensor(summary_writer, step_i, get_summary_display_name_from_key(key), merged, kind)
+    summary_writer.flush()
 
 
 def write_values(

@@ -1,5 +1,6 @@
-"""Reads scalars back from event files."""
+"""Reads scalars back from event files, and from lines of JSON."""
 
+import json
 import os
 import struct
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 from tensorboardX.proto.event_pb2 import (
     Event,  # pyright: ignore[reportAttributeAccessIssue]  # made at run time by protobuf
 )
+
+from paxml.summary.writers.jsonl import FILE_NAME as JSON_LINES
 
 # A record is: length (8 bytes), its checksum (4), the data, its checksum (4).
 _HEADER = struct.Struct("<Q4x")
@@ -28,14 +31,26 @@ def read_events(path: str | os.PathLike[str]) -> Iterator[Event]:
 
 
 def read_scalars(directory: str | os.PathLike[str], tag: str) -> dict[int, float]:
-    """Returns the values of a tag by step, from all event files of a directory.
+    """Returns the values of a tag by step, from all files of a writer's directory.
 
     Where a resumed run wrote a step again, the later value counts.
     """
-    values: dict[int, float] = {}
+    values = _json_scalars(Path(directory) / JSON_LINES, tag)
     for path in sorted(Path(directory).glob("*.tfevents.*")):
         for event in read_events(path):
             for value in event.summary.value:
                 if value.tag == tag:
                     values[event.step] = value.simple_value
     return dict(sorted(values.items()))
+
+
+def _json_scalars(path: Path, tag: str) -> dict[int, float]:
+    """Values of a tag by step from lines of JSON; a last line still being written is left out."""
+    values: dict[int, float] = {}
+    if not path.exists():
+        return values
+    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+        entry = json.loads(line)
+        if tag in entry:
+            values[entry["step"]] = float(entry[tag])  # NaN and infinities are texts
+    return values

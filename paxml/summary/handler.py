@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 from absl import logging
-from tensorboardX import SummaryWriter
 
 from paxml.summary.entry import METRICS_PREFIX, mean_of, weighted_mean, write_summary_entry
 from paxml.summary.tensors import flatten_flax_summaries
 from paxml.summary.writer import get_summary_writer
+from paxml.summary.writers.base import SummaryWriter
 
 # Steps that may wait to be written. The caller of a full queue waits, so that memory is bounded.
 _QUEUE_SIZE = 64
@@ -26,9 +26,18 @@ class _Accumulated:
 
     losses: list[Any] = dataclasses.field(default_factory=list)
     speeds: list[float] = dataclasses.field(default_factory=list)
+    throughput: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     weighted_scalars: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
     summaries: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
     clu_metrics: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Speed:
+    """How fast training was up to a step, as far as it was measured there."""
+
+    steps_per_sec: float | int | None
+    throughput: Mapping[str, float]
 
 
 class _Worker:
@@ -58,6 +67,15 @@ class _Worker:
         if self._thread.is_alive():
             self._calls.put(None)
             self._thread.join()
+
+    def wait(self) -> None:
+        """Waits for the calls so far."""
+        done = threading.Event()
+        self._calls.put(done.set)
+        # The thread drops calls after an error, this one too.
+        while not done.wait(0.05) and self._error is None:
+            pass
+        self.raise_error()
 
     def raise_error(self) -> None:
         if self._error is not None:
@@ -142,6 +160,7 @@ class SummaryHandler:
         steps_per_sec: float | int | None = None,
         clu_metrics: Mapping[str, Any] | None = None,
         force: bool = False,
+        throughput: Mapping[str, float] | None = None,
     ) -> bool:
         """Takes the outputs of a step; writes, logs or accumulates them if that is due.
 
@@ -154,6 +173,7 @@ class SummaryHandler:
           steps_per_sec: Steps per second, where it was measured.
           clu_metrics: CLU metrics by name.
           force: Writes although no entry is due.
+          throughput: Further measures of speed by name, where they were taken.
 
         Returns:
           Whether an entry is written.
@@ -180,7 +200,13 @@ class SummaryHandler:
                 leaf.copy_to_host_async()
 
         def work() -> None:
-            self._process(step, jax.device_get(values), steps_per_sec, clu_metrics, writes)
+            self._process(
+                step,
+                jax.device_get(values),
+                _Speed(steps_per_sec, dict(throughput or {})),
+                clu_metrics,
+                writes,
+            )
 
         if self._worker is None:
             work()
@@ -194,6 +220,16 @@ class SummaryHandler:
             self._writer.add_text(tag, text, step)
         else:
             self._worker.submit(lambda: self._writer.add_text(tag, text, step))
+
+    def flush(self) -> None:
+        """Returns when everything so far is written.
+
+        Raises:
+          Exception: what went wrong in the thread since the last call.
+        """
+        if self._worker is not None and not self._closed:
+            self._worker.wait()
+        self._writer.flush()
 
     def close(self, wait: bool = True) -> None:
         """Writes what is waiting and closes the file if this opened it.
@@ -218,11 +254,11 @@ class SummaryHandler:
             self._worker.raise_error()
 
     def _process(
-        self, step: int, values: Any, speed: float | int | None, clu_metrics: Any, writes: bool
+        self, step: int, values: Any, speed: "_Speed", clu_metrics: Any, writes: bool
     ) -> None:
         loss, weighted_scalars, summary_tensors = values
         if self.should_log(step):
-            self._log(step, loss, weighted_scalars, speed)
+            self._log(step, loss, weighted_scalars, speed.steps_per_sec)
         if not self.accumulate_over_steps:
             self._accumulated = _Accumulated()
         if self.should_accumulate(step) or not self.accumulate_over_steps:
@@ -238,15 +274,18 @@ class SummaryHandler:
                 seen.summaries,
                 mean_of(seen.speeds) if seen.speeds else None,
                 self._metrics_prefix,
+                seen.throughput,
             )
 
     def _accumulate(
-        self, loss: Any, weighted_scalars: Any, summaries: Any, speed: float | int | None, clu: Any
+        self, loss: Any, weighted_scalars: Any, summaries: Any, speed: "_Speed", clu: Any
     ) -> None:
         seen = self._accumulated
         seen.losses.append(loss)
-        if speed is not None:
-            seen.speeds.append(speed)
+        if speed.steps_per_sec is not None:
+            seen.speeds.append(speed.steps_per_sec)
+        for name, value in speed.throughput.items():
+            seen.throughput.setdefault(name, []).append(value)
         for key, pair in weighted_scalars.items():
             seen.weighted_scalars.setdefault(key, []).append(pair)
         for key, value in flatten_flax_summaries(summaries).items():

@@ -1,16 +1,11 @@
 """Writes one summary of any type."""
 
-import io
-import wave
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
-from tensorboardX.proto.summary_pb2 import (
-    Summary,  # pyright: ignore[reportAttributeAccessIssue]  # made at run time by protobuf
-)
 
+from paxml.summary.writers.base import SummaryWriter
 from praxis.core.summaries import (
     SummaryType,
     get_summary_base_type,
@@ -144,33 +139,14 @@ def _write_image(
     del sample_rate
     if not np.issubdtype(image.dtype, np.integer):
         image = np.asarray(image, np.float32)
-    try:
-        writer.add_image(tag, image, step, dataformats="HWC")
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"Image summary {tag!r} needs Pillow: install it, or the extra pax[demo]."
-        ) from error
+    writer.add_image(tag, image, step)
 
 
 def _write_audio(
     writer: SummaryWriter, tag: str, audio: np.ndarray, step: int, sample_rate: int
 ) -> None:
     samples = np.atleast_2d(np.asarray(audio, np.float64).T).T  # [T, channels]
-    encoded = io.BytesIO()
-    with wave.open(encoded, "wb") as file:
-        file.setnchannels(samples.shape[1])
-        file.setsampwidth(2)
-        file.setframerate(sample_rate)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    entry = Summary.Audio(
-        sample_rate=sample_rate,
-        num_channels=samples.shape[1],
-        length_frames=samples.shape[0],
-        encoded_audio_string=encoded.getvalue(),
-        content_type="audio/wav",
-    )
-    assert writer.file_writer is not None
-    writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, audio=entry)]), step)
+    writer.add_audio(tag, samples, step, sample_rate)
 
 
 def _write_text(writer: SummaryWriter, tag: str, text: Any, step: int, sample_rate: int) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
 
 from paxml.summary.tables import parameter_table
+from paxml.summary.writers.base import SummaryWriter
 
 
 def pretty_format_iters(input_str: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paxml.learner.learner import Learner
+from paxml.task.rules import CheckpointLoadingRules
 from praxis import base_layer, pax_fiddle
 
 NON_PAX = base_layer.NON_PAX_VAR_COLLECTION
@@ -55,6 +56,8 @@ class Train:
       enable_input_checkpointing: False saves the position of the input with each checkpoint when
         the input supports it; True refuses an input that does not.
       max_inflight_steps: Steps sent to the device before the host waits for the oldest.
+      stop_after_skipped_steps: Training stops with an error after this many steps in a row that
+        were skipped, or whose loss is NaN or infinite; 0 never stops it.
       summary_interval_steps: Steps between summaries of training.
       log_train_output_interval_steps: Steps between log lines of training; None is the summary
         interval.
@@ -77,9 +80,11 @@ class Train:
       inputs_split_mapping: Sharding of input arrays by rank: keys map_1d, map_2d, ...
       gc_interval_steps: Steps between runs of Python's garbage collector, which rests during
         training; 0 for none.
-      init_from_checkpoint_rules: Weights to load into a fresh run, by checkpoint directory.
+      init_from_checkpoint_rules: `CheckpointLoadingRules` for a fresh run, by the directory of
+        checkpoints they load from. Without effect once the run has a checkpoint of its own.
       external_checkpoint_path: Checkpoint to start from when the run has none of its own.
-      external_checkpoint_handler: What reads `external_checkpoint_path`.
+      external_checkpoint_handler: What reads `external_checkpoint_path`: an Orbax handler whose
+        `restore(path, item=, partitioner=, transformations=)` returns a train state.
       restore_transformations: Orbax transformations applied when restoring.
       tensorstore_metadata_key: Key of the array metadata in TensorStore.
       profiler_capture_step: Step, counted from the first of this run, at which a profile starts.
@@ -97,6 +102,7 @@ class Train:
     save_max_to_keep: int | None = 10
     enable_input_checkpointing: bool | None = False
     max_inflight_steps: int = 2
+    stop_after_skipped_steps: int = 100
     summary_interval_steps: int = 100
     log_train_output_interval_steps: int | None = None
     summary_accumulate_interval_steps: int | None = None
@@ -118,7 +124,10 @@ class Train:
     enforce_input_specs: bool = True
     inputs_split_mapping: Mapping[str, Any] | None = None
     gc_interval_steps: int = 0
-    init_from_checkpoint_rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # The union with a config keeps the configs inside the rules from being built.
+    init_from_checkpoint_rules: Mapping[str, CheckpointLoadingRules | pax_fiddle.Config] = (
+        dataclasses.field(default_factory=dict)
+    )
     external_checkpoint_path: Any = None
     external_checkpoint_handler: Any = None
     restore_transformations: Mapping[str, Any] | None = None
@@ -156,7 +165,8 @@ class Decode:
       metrics_prefix: What stands before the names of metrics in summaries.
       prng_key_fold_with_batch_index: Whether each batch gets its own key. By default every batch
         of one run of a program uses the same.
-      profiler_capture_step: Number of the batch at which a profile starts.
+      profiler_capture_step: Number of the batch at which a profile starts, in the first run of a
+        program.
       profiler_num_steps: Number of batches in a profile; 0 for none.
       profiler_min_duration_sec: Least length of a profile in seconds.
       profiler_max_num_hosts: How many processes take a profile.

@@ -6,15 +6,17 @@ from typing import Any
 
 import jax
 
+from paxml.checkpoint.kinds import CheckpointType
 from paxml.metric.loss import LossAggregator
 from paxml.metric.mean import BaseMetrics, MeanMetrics
 from paxml.output.formats import OutputFormatType
 from paxml.task import settings, state
 from paxml.task.base import BaseTask
 from paxml.task.exclusion import learner_has_ema
+from paxml.task.loading import load_by_rules
 from paxml.task.noise import add_variational_noise
 from paxml.task.old_names import old_name
-from paxml.train_states import TrainState
+from paxml.train_states import TrainState, TrainStateProvenance
 from praxis import base_layer, pax_fiddle
 
 
@@ -146,6 +148,43 @@ class SingleTask(BaseTask):
         if self.vn.vn_scale <= 0:
             return mdl_vars
         return add_variational_noise(self.vn, step=step, mdl_vars=mdl_vars, key=prng_key)
+
+    def apply_init_checkpoint_rules(
+        self,
+        train_state: TrainState,
+        train_state_provenance: TrainStateProvenance,
+        train_state_partition_specs: TrainState | None = None,
+        global_mesh: jax.sharding.Mesh | None = None,
+        checkpoint_type: CheckpointType = CheckpointType.FLAX,
+        *,
+        unpadded_shapes: TrainState | None = None,
+        make_opt_states: Callable[[Any], list[Any]] | None = None,
+    ) -> tuple[TrainState, TrainStateProvenance]:
+        """Loads what `train.init_from_checkpoint_rules` names into a fresh state.
+
+        Arrays that are replaced are deleted: only the returned state can be used afterwards.
+
+        Args:
+          train_state: A fresh state.
+          train_state_provenance: Where its values come from.
+          train_state_partition_specs: Not needed: each array keeps its sharding.
+          global_mesh: Not needed.
+          checkpoint_type: Not needed.
+          unpadded_shapes: Shapes of the state before padding for a mesh, if there was any.
+          make_opt_states: Makes a new optimizer state from the loaded variables; None keeps the
+            one of the random ones.
+
+        Returns:
+          The new state, and where its values come from.
+        """
+        del train_state_partition_specs, global_mesh, checkpoint_type
+        return load_by_rules(
+            train_state,
+            train_state_provenance,
+            self.train.init_from_checkpoint_rules,
+            unpadded_shapes=unpadded_shapes,
+            make_opt_states=make_opt_states,
+        )
 
     def create_opt_states(self, mdl_vars: Any, var_weight_hparams: Any) -> list[Any]:
         """Fresh optimizer states."""

@@ -4,14 +4,9 @@ from typing import Any
 
 # Path of the setting, and what to do instead.
 UNBUILT = {
-    "train.eval_use_ema_states": "Leave it False: evaluation uses the plain weights.",
-    "train.decode_use_ema_states": "Leave it False: decoding uses the plain weights.",
-    "train.init_from_checkpoint_rules": "Leave it {}: a fresh run starts from random weights.",
-    "train.external_checkpoint_path": "Leave it None, or copy the checkpoint into the run.",
-    "train.external_checkpoint_handler": "Leave it None.",
-    "train.restore_transformations": "Leave it None.",
+    "train.restore_transformations": "Use init_from_checkpoint_rules, which rename and cast, or an "
+    "external_checkpoint_handler, which gets them.",
     "train.tensorstore_metadata_key": "Leave it None.",
-    "train.profiler_capture_step": "Leave it None; jax.profiler.start_server works meanwhile.",
 }
 
 
@@ -24,6 +19,8 @@ def refuse_unbuilt_settings(task: Any) -> None:
     for path, advice in UNBUILT.items():
         section, field = path.split(".")
         value = getattr(getattr(task, section), field)
+        if path == "train.restore_transformations" and task.train.external_checkpoint_path:
+            continue
         if value:
             raise NotImplementedError(
                 f"Task {task.name!r}: {path} = {value!r} has no effect yet. {advice}"

@@ -118,6 +118,37 @@ def decode_step(
     return out, dtypes.widen(updated.get(base_layer.SUMMARIES, {}))
 
 
+def decode_step_single_learner(
+    jax_task: SingleTask,
+    states: TrainState,
+    prng_key: jax.Array,
+    inputs: Any,
+    fprop_dtype: Any = jnp.float32,
+    var_weight_hparams: Any = None,
+    static_args: BaseStepFnStaticArgs | None = None,
+) -> tuple[None, StepFnOutput]:
+    """`decode_step` with the arguments and results of the other steps; there is no loss."""
+    del static_args
+    if var_weight_hparams is None:
+        var_weight_hparams = jax_task.model.abstract_init_with_metadata(inputs, do_eval=True)
+    (weighted_scalars, per_example_out, metrics), summaries = decode_step(
+        jax_task.model,
+        states,
+        prng_key,
+        var_weight_hparams,
+        inputs,
+        fprop_dtype,
+        jax_task.decode.apply_mutable_list,
+    )
+    return None, StepFnOutput(
+        loss=None,
+        weighted_scalars=weighted_scalars,
+        per_example_out=per_example_out,
+        summary_tensors=summaries,
+        clu_metrics=metrics,
+    )
+
+
 def split_provenance(inputs: Any) -> tuple[Any, dict[str, Any]]:
     """A batch without the entries that identify examples, and those entries."""
     provenance = {key: inputs[key] for key in inputs if key.startswith(PROVENANCE_PREFIX)}

@@ -23,12 +23,19 @@ def write_post_init_model_hparams_file(
     """Writes the config of every layer as built, and the `WeightHParams` of every variable."""
     if job_log_dir is None or jax.process_index() != 0:
         return
+    text = post_init_text(model, train_state_metadata, do_eval)
+    write_text(job_log_dir, "post_init_model_params.txt", text)
+
+
+def post_init_text(
+    model: base_layer.BaseLayer, train_state_metadata: TrainStateMetadata, do_eval: bool = False
+) -> str:
+    """The config of every layer as built, and the `WeightHParams` of every variable."""
     configs = model.abstract_init_with_mdl_config(
         train_state_metadata.input_shape_dtype, do_eval=do_eval
     )
     to_text = base_hyperparams.nested_struct_to_text
-    text = f"{to_text(configs)}\n{to_text(train_state_metadata.var_weight_hparams)}"
-    write_text(job_log_dir, "post_init_model_params.txt", text)
+    return f"{to_text(configs)}\n{to_text(train_state_metadata.var_weight_hparams)}"
 
 
 def write_train_provenance_file(
@@ -53,16 +60,26 @@ def write_parameter_table_file(var_weight_hparams: Any, job_log_dir: epath.PathL
 
 def write_input_specs(specs: Any, job_log_dir: epath.PathLike) -> None:
     """Writes shapes and dtypes of a batch as JSON."""
+    write_text(job_log_dir, "input_specs.json", input_specs_text(specs))
+
+
+def input_specs_text(specs: Any) -> str:
+    """Shapes and dtypes of a batch as JSON."""
     tree = jax.tree.map(
         lambda x: {"_array": {"shape": list(x.shape), "dtype": str(x.dtype)}}, dict(specs)
     )
-    write_text(job_log_dir, "input_specs.json", json.dumps(tree, indent=1, sort_keys=True))
+    return json.dumps(tree, indent=1, sort_keys=True)
 
 
 def write_text(job_log_dir: epath.PathLike, name: str, text: str) -> epath.Path:
-    """Writes a file in the log directory, in the first process only; returns its path."""
+    """Writes a file in the log directory, in the first process only; returns its path.
+
+    Under its name the file is whole at any moment, also if the process is killed.
+    """
     path = epath.Path(job_log_dir) / name
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        partial = path.with_name(f".{name}.partial")
+        partial.write_text(text)
+        partial.replace(path)
     return path

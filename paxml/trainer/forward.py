@@ -6,11 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from paxml.learner.accumulate import accumulated_value_and_grad
+from paxml.learner.forward import ForwardResult
 from paxml.learner.gradient import GradAuxInfo, StandardGradient
 from paxml.task.exclusion import Mask, filter_vars_for_grad_or_opt, merge_vars
 from paxml.task.single_task import SingleTask
 from paxml.trainer import dtypes
-from paxml.trainer.types import ApplyFnProtocol, ForwardResult, GradFnProtocol, LossFnProtocol
+from paxml.trainer.types import ApplyFnProtocol, GradFnProtocol, LossFnProtocol
 from praxis import base_layer
 
 
@@ -82,6 +84,15 @@ def make_grad_fn(excluded: Mask) -> GradFnProtocol:
             vars_nograd, batch = vars_nograd_and_inputs
             return loss_fn(merge_vars(excluded, vars_grad, vars_nograd), batch, key)
 
+        if learner.num_microbatches > 1:
+            return accumulated_value_and_grad(
+                loss,
+                with_grad,
+                no_grad,
+                inputs,
+                prng_key,
+                num_microbatches=learner.num_microbatches,
+            )
         gradient = learner.stochastic_gradient or StandardGradient()
         return gradient.grad_fn(loss, with_grad, (no_grad, inputs), prng_key)
 

@@ -12,7 +12,7 @@ from paxml.train_states import TrainState, TrainStateProvenance, build_train_sta
 from paxml.trainer import inputs
 from paxml.trainer.dtypes import cast_input_specs, forward_dtype
 from paxml.trainer.types import TrainStateMetadata
-from paxml.trainer.uneven import pad_state
+from paxml.trainer.uneven import pad_state, slice_state
 from praxis import base_input, base_layer
 
 
@@ -66,12 +66,12 @@ def initialize_model_state(
       prng_key: Split into the model's streams of random numbers.
       inputs_shape_dtype: Specs of a batch; the model sees zeros.
       discard_opt_states: Whether to leave the optimizer state out.
-      do_init_checkpoint_rules: Has no effect while the task has no such rules.
+      do_init_checkpoint_rules: Whether the task's `init_from_checkpoint_rules` are applied.
       is_eval: Whether the model is in evaluation mode, unless the task always uses training mode.
       checkpoint_type: Has no effect.
       var_weight_hparams: `WeightHParams` of the variables; found when missing.
     """
-    del do_init_checkpoint_rules, checkpoint_type
+    del checkpoint_type
     do_eval = is_eval and not jax_task.train.always_use_train_for_model_init
     if var_weight_hparams is None:
         var_weight_hparams = jax_task.model.abstract_init_with_metadata(
@@ -82,7 +82,16 @@ def initialize_model_state(
             jax_task, key, inputs_shape_dtype, var_weight_hparams, discard_opt_states, do_eval
         )
     )(prng_key)
-    return state, build_train_state_provenance(state)
+    provenance = build_train_state_provenance(state)
+    if not do_init_checkpoint_rules:
+        return state, provenance
+
+    def make_opt_states(mdl_vars: Any) -> list[Any]:
+        return jax.jit(lambda values: jax_task.create_opt_states(values, var_weight_hparams))(
+            mdl_vars
+        )
+
+    return jax_task.apply_init_checkpoint_rules(state, provenance, make_opt_states=make_opt_states)
 
 
 def initialize_partitioned_model_states(
@@ -107,14 +116,14 @@ def initialize_partitioned_model_states(
       discard_opt_states: Whether to leave the optimizer state out.
       global_mesh: The mesh. Required.
       checkpoint_type: Has no effect.
-      do_init_checkpoint_rules: Has no effect while the task has no such rules.
+      do_init_checkpoint_rules: Whether the task's `init_from_checkpoint_rules` are applied.
       var_weight_hparams: `WeightHParams` of the variables; found when missing.
       is_eval: Whether the model is in evaluation mode, unless the task always uses training mode.
 
     Raises:
       ValueError: without a mesh.
     """
-    del checkpoint_type, do_init_checkpoint_rules
+    del checkpoint_type
     if global_mesh is None:
         raise ValueError("initialize_partitioned_model_states: global_mesh is None; give a mesh.")
     do_eval = is_eval and not jax_task.train.always_use_train_for_model_init
@@ -132,7 +141,28 @@ def initialize_partitioned_model_states(
     shardings = jax.tree.map(lambda spec: NamedSharding(global_mesh, spec), state_specs)
     with jax.set_mesh(global_mesh):
         state = jax.jit(initialize, out_shardings=shardings)(prng_key)
-    return state, build_train_state_provenance(state)
+    provenance = build_train_state_provenance(state)
+    if not do_init_checkpoint_rules:
+        return state, provenance
+    unpadded = jax_task.create_train_state_unpadded_shapes(var_weight_hparams, discard_opt_states)
+
+    def make_opt_states(mdl_vars: Any) -> list[Any]:
+        def make(values: Any) -> list[Any]:
+            values = slice_state(values, unpadded.mdl_vars)
+            opt_states = jax_task.create_opt_states(values, var_weight_hparams)
+            return pad_state(opt_states, state_specs.opt_states, global_mesh)
+
+        with jax.set_mesh(global_mesh):
+            return jax.jit(make, out_shardings=shardings.opt_states)(mdl_vars)
+
+    return jax_task.apply_init_checkpoint_rules(
+        state,
+        provenance,
+        state_specs,
+        global_mesh,
+        unpadded_shapes=unpadded,
+        make_opt_states=make_opt_states,
+    )
 
 
 def _initial_state(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from paxml.learner.forward import ForwardResult
 from paxml.learner.learner import Learner
 from paxml.task import exclusion
 from paxml.task.single_task import SingleTask
@@ -14,7 +15,6 @@ from paxml.trainer.forward import make_grad_fn, make_loss_fn
 from paxml.trainer.types import (
     ApplyFnProtocol,
     BaseStepFnStaticArgs,
-    ForwardResult,
     GradFnProtocol,
     StepFnOutput,
 )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from flax import struct
@@ -91,17 +91,6 @@ class TrainStateMetadata:
     padded_global_shapes: TrainState | None = None
     unpadded_global_shapes: TrainState | None = None
     partition_specs: TrainState | None = None
-
-
-class ForwardResult(NamedTuple):
-    """What a loss function returns beside the loss."""
-
-    mean_loss: jax.Array
-    weighted_scalars: Any
-    clu_metrics: dict[str, Any]
-    per_example_out: Any
-    updated_vars: Any
-    summaries: dict[str, Any]
 
 
 @runtime_checkable

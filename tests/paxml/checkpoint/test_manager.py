@@ -276,9 +276,16 @@ def cut_off(tmp_path, step):
     chunk.write_bytes(chunk.read_bytes()[:9])
 
 
+def without_checksums(tmp_path, step):
+    """Makes a checkpoint look like one of another version."""
+    for path in directory(tmp_path, step).glob("*/checksums.json"):
+        path.unlink()
+
+
 @pytest.mark.usefixtures("collect")
 def test_array_with_other_bytes_is_an_error(tmp_path):
     states = written(tmp_path)
+    without_checksums(tmp_path, 4)
     (directory(tmp_path, 4) / "state" / "mdl_vars.params.lin.w" / "1.0").write_bytes(b"x" * 40)
     checkpointer = open_in(tmp_path)
     with pytest.raises(UnreadableCheckpointError, match="checkpoint_00000004 cannot be read"):
@@ -287,14 +294,21 @@ def test_array_with_other_bytes_is_an_error(tmp_path):
 
 
 @pytest.mark.usefixtures("collect")
-def test_array_cut_off_in_the_middle_is_an_error_with_the_way_out(tmp_path):
+@pytest.mark.parametrize(
+    ("checksums", "problem"),
+    [(True, "has 9 bytes, 21 were written"), (False, '": Truncated')],
+    ids=["by its size", "when it is read"],
+)
+def test_array_cut_off_in_the_middle_is_an_error_with_the_way_out(tmp_path, checksums, problem):
     states = written(tmp_path, [0, 4, 8])
     cut_off(tmp_path, 8)
+    if not checksums:
+        without_checksums(tmp_path, 8)
     checkpointer = open_in(tmp_path)
     assert checkpointer.latest_step() == 8
     text = (
-        r"(?s)Checkpoint .*checkpoint_00000008 cannot be read: .*mdl_vars\.params\.lin\.w/1\.0\": "
-        r"Truncated.*"
+        r"(?s)Checkpoint .*checkpoint_00000008 cannot be read: .*mdl_vars\.params\.lin\.w/1\.0"
+        rf".*{problem}.*"
         r"newest complete checkpoint is .*checkpoint_00000004\. To resume from there, run `rm -r "
         r".*checkpoint_00000008`"
     )
@@ -318,6 +332,55 @@ def test_restore_latest_falls_back_over_damaged_ones(tmp_path):
     skipped = [text for text in texts if "checkpoint_00000008 is skipped" in text]
     assert len(skipped) == 1
     assert "using step 0" in skipped[0]
+    checkpointer.close()
+
+
+def flip_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_without_checksums_a_flipped_bit_is_a_wrong_number(tmp_path):
+    """Why there are checksums: nothing else notices this one, which changes many weights."""
+    weights = {"w": jnp.asarray(np.random.default_rng(0).standard_normal(1000))}
+    state = TrainState(jnp.uint32(4), {"params": weights}, [])
+    checkpointer = open_in(tmp_path)
+    checkpointer.save(4, state)
+    checkpointer.wait()
+    flip_bit(directory(tmp_path, 4) / "state" / "mdl_vars.params.w" / "0")
+    without_checksums(tmp_path, 4)
+    got = checkpointer.restore(4, abstract(state)).mdl_vars["params"]["w"]
+    assert np.any(np.asarray(got) != np.asarray(weights["w"]))
+    checkpointer.close()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "state/mdl_vars.params.lin.w/1.0",
+        "state/opt_states_0_0.m.params.lin.w/.zarray",
+        "state/step/0",
+        "state/checksums.json",
+        "state/_METADATA",
+        "metadata/metadata",
+        "train_input/process_0-of-1",
+    ],
+)
+def test_a_flipped_bit_is_noticed_in_every_kind_of_file(tmp_path, file):
+    states = written(tmp_path)
+    flip_bit(directory(tmp_path, 4) / file)
+    checkpointer = open_in(tmp_path)
+    with pytest.warns(UserWarning) as record:
+        restored = checkpointer.restore_latest(abstract(states[0]))
+    assert restored is not None
+    assert restored[0] == 0
+    assert_same(restored[1], states[0])
+    skipped = [str(one.message) for one in record if "is skipped" in str(one.message)]
+    assert len(skipped) == 1
+    assert "checkpoint_00000004 is skipped: " in skipped[0]
+    assert "using step 0" in skipped[0]
+    assert file.rpartition("/")[0] in skipped[0]
     checkpointer.close()
 
 
@@ -396,6 +459,7 @@ def test_another_model_is_refused_with_a_list_by_path(tmp_path):
 def test_reads_checkpoints_without_the_tree_file(tmp_path):
     """Behaviour 88, in part: old versions did not write `_METADATA`."""
     states = written(tmp_path)
+    without_checksums(tmp_path, 4)
     (directory(tmp_path, 4) / "state" / "_METADATA").unlink()
     checkpointer = open_in(tmp_path)
     assert checkpointer.latest_step() == 4

@@ -10,6 +10,7 @@ import pytest
 import toy_experiment
 from absl import app, flags
 from absl.testing import flagsaver
+from jax.experimental.compilation_cache import compilation_cache
 
 from paxml import cli, main, train
 from paxml.experiment import registry
@@ -49,6 +50,7 @@ def test_a_run_from_the_command_line_without_tensorflow(tmp_path):
     assert "orbax" not in done.stderr.lower()
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
+        "_internal_artifacts",
         "checkpoints",
         "summaries",
         "experiment_cls_vars.txt",
@@ -83,15 +85,6 @@ def test_flags_of_the_decoding_modes_are_refused_in_training(tmp_path):
     with (
         flagsaver.flagsaver(mode="train", restore_checkpoint_dir="somewhere"),
         pytest.raises(ValueError, match=r"--restore_checkpoint_dir belongs to the decoding modes"),
-    ):
-        main.run_experiment(toy_experiment.Toy(), None, tmp_path)
-
-
-@pytest.mark.parametrize("mode", ["eval", "decode", "infer"])
-def test_modes_that_do_not_exist_say_so(mode, tmp_path):
-    with (
-        flagsaver.flagsaver(mode=mode),
-        pytest.raises(NotImplementedError, match=f"--mode={mode} is not available"),
     ):
         main.run_experiment(toy_experiment.Toy(), None, tmp_path)
 
@@ -137,7 +130,7 @@ def test_list_without_experiments_says_how_to_name_one(monkeypatch, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "No experiment is registered" in captured.err
-    assert "pax list --import my_package.experiments" in captured.err
+    assert "pax list my_package.experiments" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -149,3 +142,26 @@ def test_usage(arguments, code, text, capsys):
     assert cli.main(arguments) == code
     captured = capsys.readouterr()
     assert text in captured.out + captured.err
+
+
+def test_compiled_programs_are_kept_where_the_flag_says(tmp_path):
+    before = {
+        name: getattr(jax.config, name)
+        for name in (
+            "jax_compilation_cache_dir",
+            "jax_persistent_cache_min_compile_time_secs",
+            "jax_enable_compilation_cache",
+        )
+    }
+    try:
+        compilation_cache.reset_cache()
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_enable_compilation_cache", True)
+        with flagsaver.flagsaver(compilation_cache_dir=str(tmp_path)):
+            launch.set_up_jax()
+        jax.jit(lambda x: x * 7 + 3)(jax.numpy.ones([11])).block_until_ready()
+        assert list(tmp_path.iterdir())
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()

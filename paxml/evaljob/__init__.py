@@ -1,0 +1,1 @@
+"""Jobs beside training: evaluation, decoding and inference of its checkpoints."""

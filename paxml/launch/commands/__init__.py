@@ -1,0 +1,1 @@
+"""The commands of `pax` that run no experiment: arguments in, text out."""

@@ -1,0 +1,1 @@
+"""Differentially private gradients: clipped example by example, with noise."""

@@ -1,0 +1,1 @@
+"""Where summaries are written: TensorBoard, JSON lines, Weights & Biases."""

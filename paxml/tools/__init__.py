@@ -1,0 +1,1 @@
+"""What the commands of `pax` do, as functions."""

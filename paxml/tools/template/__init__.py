@@ -1,0 +1,1 @@
+"""The files that `pax new` copies: an experiment, and the tests of it."""
