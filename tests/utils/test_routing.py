@@ -83,7 +83,7 @@ def test_top_k_equals_queues_filled_in_a_loop(capacity, k, normalized):
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, 4), st.integers(1, 5), st.integers(1, 3))
 def test_top_k_equals_the_loop_for_all_inputs(seed, capacity, num_experts, k):
     # Few distinct values, so that ties occur.

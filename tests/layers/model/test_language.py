@@ -19,7 +19,7 @@ Greedy = decoder_hparams.GreedyDecoderHParams
 Sample = decoder_hparams.SampleDecoderHParams
 
 
-def config(*, layers=2, repeated=False, rotary=False, decoder=None, **fields):
+def config(*, layers=1, repeated=False, rotary=False, decoder=None, **fields):
     block = pax_fiddle.Config(
         transformers.StackedTransformer, num_layers=layers, hidden_dims=13, num_heads=2
     )
@@ -77,6 +77,13 @@ def decode(model_config, inputs, variables=None, seed=7):
         trained.inputs_indicator = 1 - trained.paddings
         variables = noisy_variables(pax_fiddle.build(model_config), trained)
     return compiled(model_config)(inputs, variables, seed), variables
+
+
+def log_probs_of(model_config, variables, ids):
+    """[B, T, V], from the whole model."""
+    model = pax_fiddle.build(model_config)
+    apply = jax.jit(functools.partial(model.apply, method=lambda m, x, p: m.lm(x, p).log_probs))
+    return apply(variables, ids, jnp.zeros(ids.shape))
 
 
 def greedy_without_cache(model_config, variables, ids, length, steps):
@@ -187,7 +194,7 @@ def test_greedy_decoding_equals_running_the_model_again_for_each_token(fprop, re
     decoder = Greedy(
         seqlen=WIDTH + steps, max_decode_steps=steps, fprop_for_prefix=fprop, eos_id=EOS
     )
-    model_config = config(repeated=repeated, rotary=rotary, decoder=decoder)
+    model_config = config(layers=2, repeated=repeated, rotary=rotary, decoder=decoder)
     inputs = batch()
     result, variables = decode(model_config, inputs)
     assert result.output_ids.shape == (3, 1, WIDTH + steps)
@@ -210,10 +217,7 @@ def test_logprobs_are_those_of_the_whole_model(fprop):
     result, variables = decode(model_config, inputs)
     length = int(result.decode_lengths[0, 0])
     ids = result.output_ids[:, 0, :length]
-    model = pax_fiddle.build(model_config)
-    log_probs = model.apply(
-        variables, ids, jnp.zeros(ids.shape), method=lambda model, x, p: model.lm(x, p).log_probs
-    )
+    log_probs = log_probs_of(model_config, variables, ids)
     want = jnp.take_along_axis(log_probs[:, :-1], ids[:, 1:, jnp.newaxis], axis=-1)[0, :, 0]
     first = 3 if fprop else 1
     got = result.logprobs[0, 0]
@@ -229,16 +233,14 @@ def test_prefix_model_generates_after_its_prefix():
     result, variables = decode(model_config, inputs)
     np.testing.assert_array_equal(result.prefix_lengths[:, 0], [2, 3])
     model = pax_fiddle.build(model_config)
+
+    def both_ways(model, ids, paddings):
+        return model.lm(ids, paddings, causal_attention_mask=jnp.zeros(ids.shape)).logits
+
+    logits_of = jax.jit(functools.partial(model.apply, method=both_ways))
     for row, length in enumerate((2, 3)):
         ids = inputs.ids[row : row + 1, :length]
-        logits = model.apply(
-            variables,
-            ids,
-            jnp.zeros(ids.shape),
-            method=lambda model, x, p: (
-                model.lm(x, p, causal_attention_mask=jnp.zeros(x.shape)).logits
-            ),
-        )
+        logits = logits_of(variables, ids, jnp.zeros(ids.shape))
         assert result.output_ids[row, 0, length] == jnp.argmax(logits[0, -1])
 
 
@@ -342,15 +344,7 @@ def test_no_text_ends_before_min_decode_steps(fprop):
 def test_entropy_and_top_k_logprobs():
     inputs = batch((5,)) | {"return_entropy_score": jnp.ones([1])}
     result, variables = decode(sampler(k=0), inputs)
-    model_config = sampler(k=0)
-    model = pax_fiddle.build(model_config)
-    ids = inputs.ids
-    log_probs = np.asarray(
-        model.apply(
-            variables, ids, jnp.zeros(ids.shape), method=lambda m, x, p: m.lm(x, p).log_probs
-        ),
-        np.float64,
-    )[0, -1]
+    log_probs = np.float64(log_probs_of(sampler(k=0), variables, inputs.ids))[0, -1]
     want = -(np.exp(log_probs) * log_probs).sum()
     np.testing.assert_allclose(result.entropy[0, 0, WIDTH], want, rtol=2e-5)
     top, _ = decode(sampler(k=1, use_top_k_for_logprobs=True), inputs, variables)
@@ -370,7 +364,7 @@ def test_fixed_number_of_steps_gives_the_same():
 def test_decode_is_one_loop_whose_caches_have_the_length_of_prefix_and_steps():
     steps = 4
     decoder = Greedy(seqlen=9, max_decode_steps=steps, fprop_for_prefix=True, eos_id=EOS)
-    model = pax_fiddle.build(config(decoder=decoder))
+    model = pax_fiddle.build(config(layers=2, decoder=decoder))
     variables = noisy_variables(model, batch())
 
     def run(variables, inputs):
