@@ -5,6 +5,7 @@ from praxis.layers import activations
 from praxis.layers.attention.multi_query import MultiQueryDotProductAttention
 from praxis.layers.model.glam import GlamStackedTransformerHParams, GlamUniTransformerLmHParams
 from praxis.layers.model.transformer_lm import LanguageModelType
+from praxis.layers.transformer.feed_forward import TransformerFeedForward
 from praxis.layers.transformer.pipelined_stack import PipelinedTransformer
 from praxis.layers.transformer.remat import AutodiffCheckpointType
 from praxis.layers.transformer.repeat_stack import StackedTransformerRepeated
@@ -43,7 +44,9 @@ def GrokStackedTransformerHParams(  # a published name
 ) -> LayerTpl:
     """Config of one layer, with experts if asked for.
 
-    RMS normalization comes before each sublayer. Projections have biases, experts have none.
+    RMS normalization comes before attention and experts. Projections have biases, experts have
+    none. Without experts the feed-forward is `TransformerFeedForward` with its own defaults, as in
+    models that were trained so: layer normalization, ReLU and no gate.
 
     The layer does not know positions: models that were trained so stay as they are. For new ones
     set `transformer_layer_params_tpl.tr_atten_tpl.use_rotary_position_emb` to True.
@@ -58,8 +61,8 @@ def GrokStackedTransformerHParams(  # a published name
       moe: Whether there are experts.
       moe_hidden_dim: Hidden width of an expert; None or 0 takes `ff_dim`.
       moe_gating_embedding_level: "token" or "sentence", see `TransformerFeedForwardMoe`.
-      ffn_activation_cls: Nonlinearity of the feed-forward and of experts.
-      use_gated_activation: Whether these have a gate.
+      ffn_activation_cls: Nonlinearity of the experts.
+      use_gated_activation: Whether the experts have a gate.
       mask_self_attention: Whether queries see no later keys.
       cross_attention: Whether to attend to another sequence too.
       atten_logit_cap: Soft cap of the logits of attention; 0 for none.
@@ -116,7 +119,7 @@ def GrokStackedTransformerHParams(  # a published name
         # 0 is the default of an argument that used not to be read.
         attention_extra_logit=attention_extra_logit or None,
     )
-    layer.tr_fflayer_tpl.has_bias = True
+    layer.tr_fflayer_tpl = pax_fiddle.Config(TransformerFeedForward)
     if moe:
         stack.moe_layer_tpl.set(
             activation_tpl=pax_fiddle.Config(ffn_activation_cls),

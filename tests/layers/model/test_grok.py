@@ -34,6 +34,11 @@ def test_every_layer_has_gated_experts_and_grouped_queries():
     assert attention.attention_extra_logit is None
 
 
+def test_without_experts_the_feed_forward_is_the_stock_one():
+    layer = config(moe=False).stacked_transformer_tpl.block.transformer_layer_params_tpl
+    assert layer.tr_fflayer_tpl == pax_fiddle.Config(transformers.TransformerFeedForward)
+
+
 @pytest.mark.parametrize("moe", [False, True])
 def test_decoding_equals_the_full_pass(moe):
     """With positions, as a user switches them on."""
@@ -51,7 +56,7 @@ def test_decoding_equals_the_full_pass(moe):
     positions = jnp.broadcast_to(jnp.arange(T)[jnp.newaxis], (B, T))
     arguments = {"segment_ids": segments, "segment_pos": positions}
     with base_layer.JaxContext.new_context(hparams=base_layer.JaxContext.HParams(do_eval=True)):
-        variables = lm.init(jax.random.PRNGKey(0), ids, paddings, **arguments)
+        variables = jax.jit(lm.init)(jax.random.PRNGKey(0), ids, paddings, **arguments)
         full, cache = lm.apply(
             variables, ids, paddings, **arguments, mutable=[base_layer.DECODE_CACHE]
         )
