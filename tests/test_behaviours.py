@@ -1,10 +1,11 @@
-"""Every numbered behaviour of the foundation has a test whose docstring names the number.
+"""Every numbered behaviour of the foundation and of the trainer has a test that names the number.
 
-The numbers are those of two lists of required behaviours: `core` (configs, layers, variables,
-contexts) has 100, `utilities` (nested maps, trees, masks, devices, inputs) has 50. A test says
-`Behaviour 7.` or `Behaviours 7, 8: ...` in its docstring. The list meant is the one that the
-docstring of its file names (`of the core`, `of the utilities`; without that `core` under
-`tests/core` and `tests/config`), unless the same words follow the numbers.
+The numbers are those of three lists of required behaviours: `core` (configs, layers, variables,
+contexts) has 100, `utilities` (nested maps, trees, masks, devices, inputs) has 50, `trainer` 120.
+A test says `Behaviour 7.` or `Behaviours 7, 8: ...` in its docstring. The list meant is the one
+that the docstring of its file names (`of the core`, `of the utilities`; without that `trainer`
+under `tests/paxml`, `core` under `tests/core` and `tests/config`), unless the same words follow the
+numbers. The docstring of a whole file of the trainer may name them too.
 """
 
 import ast
@@ -15,14 +16,18 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-COUNTS = {"core": 100, "utilities": 50}
+COUNTS = {"core": 100, "utilities": 50, "trainer": 120}
 
 # Number to the reason why no test names it.
-NOT_COVERED: dict[str, dict[int, str]] = {"core": {}, "utilities": {}}
+NOT_COVERED: dict[str, dict[int, str]] = {
+    "core": {},
+    "utilities": {},
+    "trainer": {120: "a search over settings is not offered"},
+}
 
 CLAIM = re.compile(
     r"\bbehaviours? (?P<numbers>\d+(?:(?:, | and |-| to )\d+)*)"
-    r"(?: of the (?P<family>core|utilities))?",
+    r"(?: of the (?P<family>core|utilities|trainer))?",
     re.IGNORECASE,
 )
 RANGE = re.compile(r"(\d+)(?:(?:-| to )(\d+))?")
@@ -43,6 +48,8 @@ def family_of(path: Path, docstring: str) -> str | None:
     """The list that the numbers in a file belong to; None where other lists are meant."""
     if "of the utilities" in docstring:
         return "utilities"
+    if path.relative_to(TESTS).parts[0] == "paxml":
+        return "trainer"
     in_core = path.relative_to(TESTS).parts[0] in ("config", "core")
     return "core" if in_core or "of the core" in docstring else None
 
@@ -52,7 +59,11 @@ def collect() -> dict[str, dict[int, list[str]]]:
     found: dict[str, dict[int, list[str]]] = {family: {} for family in COUNTS}
     for path in sorted(TESTS.rglob("test_*.py")):
         module = ast.parse(path.read_text())
-        family = family_of(path, ast.get_docstring(module) or "")
+        whole = ast.get_docstring(module) or ""
+        family = family_of(path, whole)
+        if family == "trainer":
+            for owner, number in claimed(whole, family):
+                found[owner].setdefault(number, []).append(path.name)
         for node in ast.walk(module):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 for owner, number in claimed(ast.get_docstring(node) or "", family):

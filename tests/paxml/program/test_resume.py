@@ -3,8 +3,6 @@
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -65,40 +63,6 @@ def whole_run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("whole")
     train.train_and_evaluate(EveryStep(), directory, False, False)
     return directory
-
-
-def kill_at_6(directory):
-    """Runs in a process of its own, which SIGKILL ends before its seventh step."""
-    sys.path.insert(0, str(TESTS))
-
-    class Killed(EveryStep):
-        def train_programs(self):
-            return [SignalAt(6, signal.SIGKILL)]
-
-    train.train_and_evaluate(Killed(), directory, False, False)
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_bit_for_bit(whole_run, tmp_path, caplog):
-    code = (
-        f"import sys; sys.path[:0] = [{str(TESTS)!r}, {str(pathlib.Path(__file__).parent)!r}]\n"
-        f"import test_resume; test_resume.kill_at_6({str(tmp_path)!r})"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    child = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
-    assert child.returncode == -signal.SIGKILL
-    assert checkpoints_of(tmp_path) == [0, 4]
-
-    with caplog.at_level("INFO", logger="absl"):
-        train.train_and_evaluate(EveryStep(), tmp_path, False, False)
-    assert f"Restored step 4 from {tmp_path / 'checkpoints'}" in caplog.text
-    resumed, expected = losses_of(tmp_path), losses_of(whole_run)
-    assert {step: resumed[step] for step in range(5, 11)} == {
-        step: expected[step] for step in range(5, 11)
-    }
-    weights = weights_of(whole_run)
-    assert len(weights) > 5
-    assert weights_of(tmp_path) == weights
 
 
 def test_saving_in_the_background_saves_the_state_of_its_step(whole_run, tmp_path):

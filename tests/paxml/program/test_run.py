@@ -105,7 +105,25 @@ def test_a_finished_run_started_again_does_nothing(run_dir, caplog):
     assert (run_dir / "parameters.txt").exists()
 
 
+def test_a_finished_run_goes_on_when_it_is_given_more_steps(tmp_path):
+    """Behaviour 5: from its last step."""
+
+    class Short(toy_experiment.Toy):
+        STEPS = 4
+
+    class Longer(toy_experiment.Toy):
+        STEPS = 6
+
+    train.train_and_evaluate(Short(), tmp_path, False, False)
+    assert steps_in(tmp_path / "checkpoints") == [0, 4]
+    train.train_and_evaluate(Longer(), tmp_path, False, False)
+    assert steps_in(tmp_path / "checkpoints") == [0, 4, 6]
+    assert sorted(read_scalars(tmp_path / "summaries" / "train", "loss")) == [2, 4, 6]
+
+
 def test_zero_steps_give_one_checkpoint_and_no_evaluation_input_is_opened(tmp_path):
+    """Behaviour 3."""
+
     class Fails(toy_experiment.CountingInput):
         def __post_init__(self):
             super().__post_init__()
