@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from paxml.launch import flags as launch_flags
+from paxml.launch.commands.common import import_from_working_directory
 from paxml.launch.errors import EXIT_CODE, guarded
 from paxml.launch.main import main as run_main
 
@@ -33,6 +34,8 @@ def run_job(command: str, arguments: Sequence[str], *, show_traceback: bool = Fa
     """
     if any(argument in ("-h", "--help", "-help") for argument in arguments):
         return guarded(command, lambda: _print_help(command))
+
+    import_from_working_directory()
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:

@@ -173,13 +173,17 @@ def test_curves_of_a_run(run_dir, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_an_error_of_a_job_from_the_shell(tmp_path):
-    """The whole way: the console command, absl's `run`, and the exit code."""
+    """The whole way: the console command, absl's `run`, and the exit code.
+
+    The experiment is one of the working directory, which a console command is not told of.
+    """
     root, tests = (pathlib.Path(str(one.__file__)).parent for one in (train, toy_experiment))
-    environment = {**os.environ, "PYTHONPATH": f"{root.parent}{os.pathsep}{tests}"}
-    command = [sys.executable, "-m", "paxml.cli", "train", f"--exp={TOY}"]
+    environment = {**os.environ, "PYTHONPATH": str(root.parent)}
+    command = [sys.executable, "-P", "-m", "paxml.cli", "train", f"--exp={TOY}"]
     done = subprocess.run(
         [*command, f"--job_log_dir={tmp_path}", "--set", "model.keep_probs=1"],
         env=environment,
+        cwd=tests,
         capture_output=True,
         text=True,
         check=False,
