@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -119,13 +120,38 @@ class InputStateHandler(ocp.CheckpointHandler):
         """Returns the bytes that this process wrote; none if the input reads them itself.
 
         Raises:
-          FileNotFoundError: if the checkpoint was written by another number of processes.
+          FileNotFoundError: if the checkpoint was written by another number of processes, and
+            `join` is not given.
         """
-        path = self.find(directory)
+        try:
+            path = self.find(directory)
+        except FileNotFoundError:
+            if args is None or args.join is None:
+                raise
+            return args.join(self.read_all(directory))
         if args is None or args.item is None:
             return path.read_bytes()
         args.item.restore(path)
         return b""
+
+    def read_all(self, directory: epath.Path) -> list[bytes]:
+        """Returns the bytes that each process wrote, in their order.
+
+        Raises:
+          FileNotFoundError: if there are none, or some of them are missing.
+        """
+        matches = (_FILE_NAME.fullmatch(path.name) for path in directory.iterdir())
+        counts = {int(match[1]) for match in matches if match}
+        paths = [
+            directory / f"process_{index}-of-{count}" for count in counts for index in range(count)
+        ]
+        missing = [path.name for path in paths if not path.exists()]
+        if len(counts) != 1 or missing:
+            raise FileNotFoundError(
+                f"{os.fspath(directory)} should have the input position of each process that "
+                f"saved it; missing: {', '.join(missing) or 'all'}."
+            )
+        return [path.read_bytes() for path in paths]
 
     def find(self, directory: epath.Path) -> epath.Path:
         """Returns the path of this process; an input may have added an ending to it.
@@ -165,6 +191,8 @@ class InputStateRestore(ocp.args.CheckpointArgs):
 
     Attributes:
       item: An input whose `restore(path)` reads what its `save(path)` wrote; None for bytes.
+      join: Makes the bytes for this process of those that another number of processes wrote.
     """
 
     item: RestoresItself | None = None
+    join: Callable[[list[bytes]], bytes] | None = None

@@ -311,13 +311,19 @@ class Checkpointer:
                     raise
         return None
 
-    def restore_input_state(self, step: int) -> bytes | None:
+    def restore_input_state(
+        self, step: int, join: Callable[[list[bytes]], bytes] | None = None
+    ) -> bytes | None:
         """Returns the input position of this process, or None with a warning if none was saved.
 
+        Args:
+          step: Of the checkpoint.
+          join: Makes one position of those that another number of processes saved.
+
         Raises:
-          FileNotFoundError: if it was saved by another number of processes.
+          FileNotFoundError: if it was saved by another number of processes, without `join`.
         """
-        return self._restore_input(step, InputStateRestore())
+        return self._restore_input(step, InputStateRestore(join=join))
 
     def restore_input(self, step: int, train_input: RestoresItself) -> bool:
         """Lets an input read the position that its own `save` wrote.

@@ -8,13 +8,16 @@ from paxml.experiment import registry
 
 ENTRY_POINTS = "paxml.experiments"
 
+# Imported by name, once they are asked for: they know the trainer, and not the reverse.
+SHIPPED = ("paxml.tasks.catalog",)
+
 
 def get_experiment(experiment_name: str) -> type:
     """The experiment class of that name.
 
     Looks among what is registered, then imports the part before the last dot as a module, then
-    loads the modules that installed packages announce under the entry-point group
-    `paxml.experiments`.
+    loads the shipped experiments and the modules that installed packages announce under the
+    entry-point group `paxml.experiments`.
 
     Raises:
       ValueError: if nothing has that name, several do, or its module cannot be imported. An error
@@ -37,7 +40,9 @@ def get_experiment(experiment_name: str) -> type:
 
 
 def load_entry_points() -> None:
-    """Imports every module announced under the entry-point group `paxml.experiments`."""
+    """Imports the shipped experiments, and modules announced as `paxml.experiments`."""
+    for module in SHIPPED:
+        importlib.import_module(module)
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         point.load()
 

@@ -96,8 +96,12 @@ def restore_input(checkpointer: Checkpointer, step: int, train_input: base_input
         return
     if saves_itself(train_input):
         found = checkpointer.restore_input(step, train_input)
-    elif found := (state := checkpointer.restore_input_state(step)) is not None:
-        train_input.set_state(state)
+    else:
+        can_join = type(train_input).join_states is not base_input.BaseInput.join_states
+        join = train_input.join_states if can_join else None
+        state = checkpointer.restore_input_state(step, join)
+        if found := state is not None:
+            train_input.set_state(state)
     if not found:
         logging.warning(
             "The position of input %s was not saved with step %d in %s: its first %d batches will "

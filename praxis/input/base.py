@@ -223,6 +223,19 @@ class BaseInput(FiddleBaseParameterizable):
             f"{type(self).__name__} has no state: it does not implement _set_state_internal."
         )
 
+    def join_states(self, states: Sequence[bytes]) -> bytes:
+        """One state of those of all processes, for a run with another number of them.
+
+        Args:
+          states: What `get_state` gave in each process, all after the same batch.
+
+        Raises:
+          NotImplementedError: if this input cannot continue with another number of processes.
+        """
+        raise NotImplementedError(
+            f"{self._text} has no join_states: it continues with as many processes as saved it."
+        )
+
     def save(self, checkpoint_path: str | pathlib.PurePath) -> None:
         """Writes the state to a file, which appears only when it is complete."""
         state_lib.write_atomically(checkpoint_path, self.get_state())

@@ -22,9 +22,26 @@ def write_atomically(path: str | pathlib.PurePath, data: bytes) -> None:
         raise
 
 
+# JSON has no tuples, but Grain's packing tells states apart by them: with lists it loses sequences.
+_TUPLE = "__tuple__"
+
+
+def _mark_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _mark_tuples(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_mark_tuples(item) for item in value]
+        return {_TUPLE: items} if isinstance(value, tuple) else items
+    return value
+
+
+def _restore_tuple(value: dict[str, Any]) -> Any:
+    return tuple(value[_TUPLE]) if set(value) == {_TUPLE} else value
+
+
 def encode(**values: Any) -> bytes:
-    """Values of JSON types as bytes."""
-    return json.dumps(values, sort_keys=True).encode()
+    """Values of JSON types, and tuples, as bytes."""
+    return json.dumps(_mark_tuples(values), sort_keys=True).encode()
 
 
 def decode(state: bytes, *names: str) -> list[Any]:
@@ -34,7 +51,7 @@ def decode(state: bytes, *names: str) -> list[Any]:
       ValueError: if the bytes are not those of a state with exactly these names.
     """
     try:
-        values = json.loads(state.decode())
+        values = json.loads(state.decode(), object_hook=_restore_tuple)
     except ValueError as error:
         raise ValueError(f"the state is not JSON, perhaps truncated: {error}.") from error
     if not isinstance(values, dict) or sorted(values) != sorted(names):

@@ -250,3 +250,26 @@ def test_importing_inputs_does_not_import_grain():
         "sys.exit(str(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Packed(base_input.GrainInput):
+    """Sequences of 1 to 6 numbers, packed by Grain, whose state has tuples."""
+
+    def make_dataset(self):
+        sequences = grain.MapDataset.range(6).map(lambda i: {"x": np.arange(i + 1) + 10 * i})
+        rows = grain.experimental.ConcatThenSplitIterDataset(
+            sequences.to_iter_dataset(), length_struct={"x": 4}
+        )
+        return rows.batch(1)
+
+
+def test_state_of_packing_loses_nothing():
+    reader = Packed.config(batch_size=1).Instantiate()
+    states, rows = [], []
+    for _ in range(6):
+        states.append(reader.get_state())
+        rows.append(reader.get_next().x.tolist())
+    for taken, state in enumerate(states):
+        restored = Packed.config(batch_size=1).Instantiate()
+        restored.set_state(state)
+        assert [batch.x.tolist() for batch in read(restored)] == rows[taken:]

@@ -22,7 +22,7 @@ add(
     Config(
         conformers.SelfAttentionWithNormAndResidual,
         self_atten_tpl=Config(conformers.DotProductAttentionWithContext, **CONTEXT, **ATTENTION),
-        norm_tpl=Config(normalizations.BatchNorm, dim=D),
+        norm_tpl=Config(normalizations.LayerNorm, dim=D),
         norm_policy="primer_hybrid",
         residual_weight=0.5,
         residual_dropout_prob=0.3,
@@ -34,16 +34,16 @@ add(
 add(
     Config(
         conformers.Conformer,
-        input_dims=D,
+        input_dims=EVEN,
         model_dims=EVEN,
         atten_num_heads=N,
         kernel_size=3,
         ffn_dim_multiplier=2,
         dropout_prob=0.3,
     ),
-    {**FRAMES, "atten_mask": SELF["atten_mask"]},
+    {"inputs": floats(B, T, EVEN), "paddings": paddings()},
     streams=["random"],
-    wrong={"inputs": floats(B, T, D + 1)},
+    wrong={"inputs": floats(B, T, EVEN + 1)},
 )
 add(
     Config(

@@ -23,7 +23,7 @@ def collapse(path):
 
 def loss_of_all_paths(logits, labels):
     """Negative log of the probability of all paths that collapse to the labels, in float64."""
-    logits = np.float64(logits)
+    logits = np.asarray(logits, np.float64)
     logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     paths = itertools.product(range(K), repeat=len(logits))
     total = sum(

@@ -1,6 +1,7 @@
 """Which frames and bins are hidden."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ def test_bands_of_bins_are_the_same_in_all_frames():
 
 def test_limits_of_lengths():
     """A fixed limit acts besides the share of the frames; a share of no frame still hides one."""
-    fields = {"freq_mask_count": 0, "time_mask_count": 1}
+    fields: dict[str, Any] = {"freq_mask_count": 0, "time_mask_count": 1}
     fixed, _ = augment(
         use_dynamic_time_mask_max_frames=False,
         time_mask_max_frames=4,
@@ -79,7 +80,11 @@ def test_limits_of_lengths():
 
 def test_number_of_spans_by_length():
     """0.03 spans a frame are none for 17 frames and none for 31; 0.06 are one for both."""
-    fields = {"freq_mask_count": 0, "time_mask_max_ratio": 0.3, "time_mask_count": 5}
+    fields: dict[str, Any] = {
+        "freq_mask_count": 0,
+        "time_mask_max_ratio": 0.3,
+        "time_mask_count": 5,
+    }
     none, _ = augment(time_masks_per_frame=0.03, **fields)
     np.testing.assert_array_equal(none, ONES)
     one, _ = augment(time_masks_per_frame=0.06, **fields)

@@ -14,6 +14,7 @@ def fresh(monkeypatch):
     """An empty registry."""
     new = registry.Registry()
     monkeypatch.setattr(registry, "REGISTRY", new)
+    monkeypatch.setattr(lookup, "SHIPPED", ())
     return new
 
 

@@ -1,0 +1,1 @@
+"""Language models for GPUs, by size and data."""

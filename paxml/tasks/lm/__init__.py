@@ -1,0 +1,1 @@
+"""Language models: settings shared by families of experiments, and the families."""

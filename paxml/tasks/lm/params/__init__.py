@@ -1,0 +1,1 @@
+"""Families of language-model experiments, one a file."""

@@ -1,0 +1,1 @@
+"""Image experiments, one family a file."""

@@ -1,0 +1,1 @@
+"""Text for language models: sources, tokenizers, one global order, full rows."""
