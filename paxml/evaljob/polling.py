@@ -22,11 +22,14 @@ class Polling:
       interval_secs: Between two looks for a checkpoint.
       first_timeout_secs: For the first checkpoint.
       training_lost_secs: For a sign of a training that was stopped, or fell silent.
+      training_longer_secs: For a training that has finished with another number of steps than the
+        job was told, and may be about to go on with more.
     """
 
     interval_secs: int | float = 60.0
     first_timeout_secs: int | float = 80 * 60.0
     training_lost_secs: int | float = 80 * 60.0
+    training_longer_secs: int | float = 3 * 60.0
 
 
 class NewCheckpoints:
@@ -80,6 +83,7 @@ class NewCheckpoints:
             if _as_in_first_process(int(end is not None)):
                 logging.info("No checkpoint follows that of step %d: %s.", step, end)
                 return None
+            logging.info("Waiting for a checkpoint after that of step %d.", step)
             time.sleep(self._polling.interval_secs)
 
     def end_of_training(self, step: int) -> str | None:
@@ -91,6 +95,11 @@ class NewCheckpoints:
             return None
         if sign.state == FINISHED and sign.num_train_steps == self._num_train_steps:
             return "training has finished"
+        if sign.state == FINISHED and sign.age_secs > self._polling.training_longer_secs:
+            return (
+                f"training has finished with num_train_steps = {sign.num_train_steps}, while this "
+                f"job was told {self._num_train_steps}"
+            )
         if sign.age_secs > self._polling.training_lost_secs:
             return f"training is {sign.state} and was last heard of {sign.age_secs:.0f} seconds ago"
         return None

@@ -77,22 +77,26 @@ def test_early_stopping_ends_the_job(make):
     assert sorted(evaluated(directory)) == [4]
 
 
-@pytest.mark.parametrize("end", ["finished", "lost"])
+@pytest.mark.parametrize("end", ["finished", "lost", "shorter"])
 def test_the_job_ends_with_training_that_never_reached_its_last_step(make, caplog, end):
     """Behaviour 99: also when training was stopped early, or has died."""
     directory = make(4)
-    status = TrainingStatus(directory, 10)
+    status = TrainingStatus(directory, 4 if end == "shorter" else 10)
     with contextlib.suppress(KeyError), status:
         if end == "lost":
             raise KeyError
     path = directory / "_internal_artifacts" / "_train_status.json"
-    if end == "lost":
+    if end != "finished":
         long_ago = time.time() - 2 * eval_lib.Polling().training_lost_secs
         os.utime(path, (long_ago, long_ago))
     with caplog.at_level("INFO", logger="absl"):
         eval_lib.evaluate(toy_decoding.variant(), directory, polling=FAST)
     assert sorted(evaluated(directory)) == [4]
-    said = {"finished": "training has finished", "lost": "training is stopped and was last heard"}
+    said = {
+        "finished": "training has finished",
+        "lost": "training is stopped and was last heard",
+        "shorter": "finished with num_train_steps = 4, while this job was told 10",
+    }
     assert said[end] in caplog.text
 
 
