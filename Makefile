@@ -39,6 +39,11 @@ digits: $(VENV)/.installed ## Trains a small vision transformer with each optimi
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[digits]"
 	$(PY) -m examples.digits.train $(ARGS)
 
+.PHONY: toys
+toys: $(VENV)/.installed ## Trains a convolutional, a recurrent and a state space network, ~20 seconds each
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[digits]"
+	$(PY) -m examples.toys.run $(ARGS)
+
 .PHONY: test
 test: $(VENV)/.installed-dev ## Runs the tests, and the examples in docstrings
 	$(PY) -m pytest -q --doctest-modules praxis paxml
@@ -70,17 +75,18 @@ parity-hf: ## Compares pretrained families with the transformers package, in an 
 	.venv-hf/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable ".[test]"
 	.venv-hf/bin/python -m pytest -q tests_hf
 
-.PHONY: bench-attention
-bench-attention: $(VENV)/.installed ## Memory and time of attention and of the loss against length
-	$(PY) -m benchmarks.attention_memory $(ARGS)
-
-.PHONY: bench-decode
-bench-decode: $(VENV)/.installed ## Tokens a second of cached decoding, beside a hand-written loop
-	$(PY) -m benchmarks.decode_speed $(ARGS)
+.PHONY: bench
+bench: $(VENV)/.installed ## Pax against programs of the same maths, ~15 minutes (BENCH=name ARGS=--quick)
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(PY) -m benchmarks.run $(if $(BENCH),--only=$(BENCH)) $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.installed ## Kills and damages a tiny run for half an hour (ARGS=--minutes=3), counts lost steps
 	$(PY) -m benchmarks.soak $(ARGS)
+
+.PHONY: scale
+scale: $(VENV)/.installed ## The same run on a device, a mesh and in 4 processes, some of them killed, ~10 minutes
+	$(PY) -m benchmarks.scale_processes $(ARGS)
 
 .PHONY: bench-optimizers
 bench-optimizers: $(VENV)/.installed ## Bytes that each optimizer keeps for a parameter

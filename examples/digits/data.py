@@ -17,10 +17,11 @@ def load(seed: int = 0) -> tuple[NestedMap, NestedMap]:
     Returns:
       For each, `image` [N, 8, 8, 1] from -1 to 1, and `label_probs` [N, 10].
     """
-    digits = load_digits()
-    order = np.random.default_rng(seed).permutation(len(digits.target))
-    images = digits.images[order, :, :, np.newaxis] / _LARGEST * 2.0 - 1.0
-    labels = np.eye(NUM_CLASSES)[digits.target[order]]
+    pixels, classes = (np.asarray(array) for array in load_digits(return_X_y=True))
+    order = np.random.default_rng(seed).permutation(len(classes))
+    shape = (-1, IMAGE_SIZE, IMAGE_SIZE, 1)
+    images = pixels[order].reshape(shape) / _LARGEST * 2.0 - 1.0
+    labels = np.eye(NUM_CLASSES)[classes[order]]
     everything = NestedMap(image=np.float32(images), label_probs=np.float32(labels))
     num_test = len(order) // _TEST_SHARE
     return everything.Transform(lambda x: x[num_test:]), everything.Transform(

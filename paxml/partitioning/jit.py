@@ -51,6 +51,7 @@ class JitPartitioner(Partitioner):
         self._device_mesh = device_mesh
         self._mesh: Mesh | None = None
         self._metadata: dict[bool, TrainStateMetadata] = {}
+        self._partitioned: dict[Any, PartitionedStepFn] = {}
         if task is not None:
             self.prepare(task)
 
@@ -61,6 +62,7 @@ class JitPartitioner(Partitioner):
     def setup(self, jax_task: SingleTask, *args: Any, **kwargs: Any) -> None:
         super().setup(jax_task, *args, **kwargs)
         self._metadata.clear()
+        self._partitioned.clear()
         self.prepare(jax_task)
 
     @property
@@ -140,11 +142,58 @@ class JitPartitioner(Partitioner):
     def partition(
         self, step_fn: StepFn, inputs_shape_dtype: Any, is_eval: bool
     ) -> tuple[PartitionedStepFn, Any]:
-        metadata = self.get_train_state_metadata(discard_opt_states=is_eval)
-        specs = metadata.partition_specs
         input_specs = input_shapes.get_input_partition_specs(
             self.global_mesh.axis_names, inputs_shape_dtype
         )
+        # Programs that run the same step share it: JAX then compiles it once for equal batches.
+        leaves, structure = jax.tree.flatten(input_specs)
+        key = (step_fn, is_eval, structure, tuple(leaves))
+        if key not in self._partitioned:
+            self._partitioned[key] = self._jitted(step_fn, input_specs, is_eval)
+        return self._partitioned[key], input_specs
+
+    def lower(
+        self,
+        step_fn: StepFn,
+        inputs_shape_dtype: Any,
+        is_eval: bool,
+        static_args: BaseStepFnStaticArgs | None = None,
+    ) -> jax.stages.Lowered:
+        """The program of a step, from shapes alone: nothing is allocated.
+
+        Its `compile()` gives the program of one device, with what devices send each other.
+
+        Args:
+          step_fn: The step.
+          inputs_shape_dtype: Specs of a global batch.
+          is_eval: Whether the state is read only.
+          static_args: What the step is compiled for.
+        """
+        input_specs = input_shapes.get_input_partition_specs(
+            self.global_mesh.axis_names, inputs_shape_dtype
+        )
+        state = self.abstract_train_state(discard_opt_states=is_eval)
+        key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
+        with jax.set_mesh(self.global_mesh):
+            jitted = self._jit(step_fn, input_specs, is_eval)
+            return jitted.lower(state, key, inputs_shape_dtype, static_args)
+
+    def _jitted(self, step_fn: StepFn, input_specs: Any, is_eval: bool) -> PartitionedStepFn:
+        bound = bind_mesh(self._jit(step_fn, input_specs, is_eval), self.global_mesh)
+
+        def run(
+            train_state: TrainState,
+            prng_key: jax.Array,
+            inputs: Any,
+            static_args: BaseStepFnStaticArgs | None = None,
+        ) -> Any:
+            return bound(train_state, prng_key, inputs, static_args)
+
+        return run
+
+    def _jit(self, step_fn: StepFn, input_specs: Any, is_eval: bool) -> Any:
+        metadata = self.get_train_state_metadata(discard_opt_states=is_eval)
+        specs = metadata.partition_specs
         fprop_dtype = forward_dtype(self.task.model)
 
         def step(
@@ -164,7 +213,7 @@ class JitPartitioner(Partitioner):
 
         state_shardings = jax.tree.map(self._sharding, specs)
         replicated = self._sharding(PartitionSpec())
-        compiled = jax.jit(
+        return jax.jit(
             step,
             in_shardings=(
                 state_shardings,
@@ -175,18 +224,6 @@ class JitPartitioner(Partitioner):
             out_shardings=(None if is_eval else state_shardings, replicated),
             donate_argnums=() if is_eval else (0,),
         )
-
-        bound = bind_mesh(compiled, self.global_mesh)
-
-        def run(
-            train_state: TrainState,
-            prng_key: jax.Array,
-            inputs: Any,
-            static_args: BaseStepFnStaticArgs | None = None,
-        ) -> Any:
-            return bound(train_state, prng_key, inputs, static_args)
-
-        return run, input_specs
 
     def _prepare_batch(self, batch: Any, static_args: BaseStepFnStaticArgs | None) -> Any:
         """Cuts padding rows off and applies the task's split of the inputs."""

@@ -45,25 +45,22 @@ def copy_base_hparams(source: Any, target: Any, *, with_fprop_dtype: bool = True
     for role, value in (("source", source), ("target", target)):
         if not isinstance(value, (fdl.Buildable, nn.Module)):
             raise TypeError(f"{role} is a {type(value).__name__}, expected a layer or its config.")
-    write = setattr if isinstance(target, fdl.Buildable) else object.__setattr__
-    taken: list[str] = []
-
-    def assign(target: Any, name: str, value: Any) -> None:
-        write(target, name, value)
-        taken.append(name)
-
+    changes: dict[str, Any] = {}
     pinned = isinstance(target.dtype, str)
     if not pinned and target.dtype == jnp.float32 and source.dtype != target.dtype:
-        assign(target, "dtype", source.dtype)
+        changes["dtype"] = source.dtype
     if with_fprop_dtype and target.fprop_dtype is None and source.fprop_dtype is not None:
-        assign(target, "fprop_dtype", source.fprop_dtype)
+        changes["fprop_dtype"] = source.fprop_dtype
     for name in _WHERE_NONE:
         if getattr(target, name) is None and (value := getattr(source, name)) is not None:
-            assign(target, name, copy_tree(value, {}))
+            changes[name] = copy_tree(value, {})
     if is_default_param_init(target.params_init) and not is_default_param_init(source.params_init):
-        assign(target, "params_init", copy_tree(source.params_init, {}))
+        changes["params_init"] = copy_tree(source.params_init, {})
+    write = setattr if isinstance(target, fdl.Buildable) else object.__setattr__
+    for name, value in changes.items():
+        write(target, name, value)
     if (listener := _listener.get()) is not None:
-        listener(source, target, taken)
+        listener(source, target, list(changes))
 
 
 @contextlib.contextmanager

@@ -37,15 +37,10 @@ def create_variable(
     _add_collections(layer, hparams, trainable)
     _check_sharding(layer, name, hparams)
 
-    def init_fn() -> boxed.BoxedParam:
-        key = make_rng(layer, PARAMS)
-        full_name = "/".join((*layer.path, name))
-        return boxed.box(initializers.init_var(hparams, key, full_name), hparams)
-
     collection = PARAMS if trainable else NON_TRAINABLE
     layer.weight_hparams[name] = hparams
     try:
-        variable = layer.variable(collection, name, init_fn)
+        variable = layer.variable(collection, name, _initial, layer, name, hparams)
     except (flax.errors.ScopeCollectionNotFound, flax.errors.ScopeVariableNotFoundError) as error:
         raise ValueError(
             f"{layer.path_text}: variable {name!r} of shape {list(hparams.shape)} is not in the "
@@ -55,6 +50,12 @@ def create_variable(
         ) from error
     _check_value(layer, name, hparams, variable.value)
     return read_trainable(layer, name) if trainable else variable.value
+
+
+def _initial(layer: "BaseLayer", name: str, hparams: WeightHParams) -> boxed.BoxedParam:
+    key = make_rng(layer, PARAMS)
+    full_name = "/".join((*layer.path, name))
+    return boxed.box(initializers.init_var(hparams, key, full_name), hparams)
 
 
 def read_trainable(layer: "BaseLayer", name: str) -> Any:

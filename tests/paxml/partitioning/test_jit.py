@@ -179,3 +179,12 @@ def test_filter_nestedmap_keeps_the_keys_that_are_present():
     assert partitioning.filter_nestedmap(full, part) == {"b": {"d": 3}, "e": [4, 5]}
     with pytest.raises(ValueError, match="lists of 2 and 1 entries"):
         partitioning.filter_nestedmap([1, 2], [0])
+
+
+def test_programs_that_partition_the_same_step_share_it():
+    partitioner, _, _ = prepare(devices=one_device())
+    evaluate = partitioning.get_step_fn(RunningMode.EVAL)
+    decode = partitioning.get_step_fn(RunningMode.DECODE)
+    step, _ = partitioner.partition(evaluate, batch_of(8), is_eval=True)
+    assert partitioner.partition(evaluate, batch_of(5), is_eval=True)[0] is step
+    assert partitioner.partition(decode, batch_of(8), is_eval=True)[0] is not step
