@@ -58,6 +58,7 @@ from . import transformer_models as transformer_models
 from . import transformers as transformers
 from . import vanillanets as vanillanets
 from . import vector_quantizer as vector_quantizer
+from . import video as video
 from . import vits as vits
 from .activations import (
     ELU as ELU,

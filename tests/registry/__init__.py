@@ -19,6 +19,7 @@ from registry import (
     state_space,
     transformer,
     vector_quantizer,
+    video,
     vision,
     wrapper,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "state_space",
     "transformer",
     "vector_quantizer",
+    "video",
     "vision",
     "wrapper",
 ]

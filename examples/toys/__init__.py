@@ -1,0 +1,1 @@
+"""Small tasks that a convolutional, a recurrent and a state space network learn in seconds."""

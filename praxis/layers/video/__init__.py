@@ -1,0 +1,1 @@
+"""Autoencoders of video with quantized codes."""
