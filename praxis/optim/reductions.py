@@ -10,7 +10,8 @@ _LARGE = 100_000_000  # elements
 def reduce_mean(array: Float[Array, "..."]) -> Float[Array, ""]:
     """The mean of all elements; large tensors are summed in two stages to keep precision."""
     if array.size > _LARGE:
-        return jnp.sum(jnp.sum(array, axis=-1)) / array.size
+        # A float: 2**31 elements are more than JAX takes as an int.
+        return jnp.sum(jnp.sum(array, axis=-1)) / float(array.size)
     return jnp.mean(array)
 
 

@@ -1,18 +1,5 @@
 """Layers are compiled often here, so compile fast."""
 
-import jax
-import pytest
+from fast_compiles import fast_compiles
 
-
-@pytest.fixture(autouse=True)
-def fast_compiles(request):
-    """Turns most optimizations of the compiler off; the numbers stay within the tolerances.
-
-    Tests of the compiled program, of its memory for instance, are marked `optimized`.
-    """
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update(
-        "jax_disable_most_optimizations", request.node.get_closest_marker("optimized") is None
-    )
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+__all__ = ["fast_compiles"]

@@ -385,6 +385,23 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
         mapping = getattr(self.activation_split_dims_mapping, dims)
         return base_layer.maybe_shard(x, mapping, self.mesh_axis_names)
 
+    def _shard_by_group(self, x: Shaped[Array, "..."], dims: str) -> Shaped[Array, "..."]:
+        """Annotates what is sent to or comes from experts as the tokens are: split by group.
+
+        Between this and a split by expert each device keeps a part of what it has for each other
+        one, which is an all-to-all. Without it the compiler is free to gather all tokens instead.
+
+        Args:
+          x: Dims E or 1, G, C and M in the order of `dims`.
+          dims: "egcm" or "gecm".
+        """
+        tokens = self.activation_split_dims_mapping.gsm
+        if tokens is None:
+            return x
+        group, _, width = tokens
+        entries = {"e": None, "g": group, "c": None, "m": width}
+        return base_layer.maybe_shard(x, [entries[dim] for dim in dims], self.mesh_axis_names)
+
     def _by_einsum(self, elements: int) -> bool:
         """Whether to dispatch by einsums, of a tensor with so many elements."""
         if self.dispatch == "auto":
@@ -428,7 +445,8 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
         if not self._by_einsum(tokens.shape[1] * routed.slots.size):
             gathered = moving.tokens_in_places(tokens, routed.slots)
             outputs = self._apply_experts(gathered.swapaxes(0, 1), count_dead=True)
-            return loss, moving.combine_places(outputs.swapaxes(0, 1), routed)
+            outputs = self._shard_by_group(outputs.swapaxes(0, 1), "gecm")
+            return loss, moving.combine_places(outputs, routed)
         one_hot = routing.dispatch_and_combine(routed)
         return loss, self._by_one_hot(tokens, *one_hot, count_dead=True)
 
@@ -456,6 +474,7 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
             gathered = moving.tokens_in_places(tokens, chosen.tokens)
             outputs = self._apply_experts(gathered.swapaxes(0, 1), count_dead=second)
             outputs = self._shard(outputs.swapaxes(0, 1), "gecm")
+            outputs = self._shard_by_group(outputs, "gecm")
             return zero, moving.add_to_tokens(outputs, chosen, tokens.shape[1])
         one_hot = jax.nn.one_hot(chosen.tokens, tokens.shape[1])  # [G, E, C, S]
         if second:
@@ -467,7 +486,8 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
         inputs = self.dispatch_einsum("gecs,gsm->egcm", one_hot, tokens)
         outputs = self._apply_experts(inputs, count_dead=False)
         weighted = outputs.swapaxes(0, 1) * weights[..., jnp.newaxis]
-        return zero, self.combine_einsum("gecm,gecs->gsm", self._shard(weighted, "gecm"), one_hot)
+        weighted = self._shard_by_group(self._shard(weighted, "gecm"), "gecm")
+        return zero, self.combine_einsum("gecm,gecs->gsm", weighted, one_hot)
 
     def _drop_nothing(
         self,
@@ -517,7 +537,8 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
         combine = self._shard(combine.astype(tokens.dtype), "gsec")
         inputs = self.dispatch_einsum("gsec,gsm->egcm", dispatch, tokens)
         outputs = self._apply_experts(inputs, count_dead=count_dead).swapaxes(0, 1)
-        return self.combine_einsum("gecm,gsec->gsm", self._shard(outputs, "gecm"), combine)
+        outputs = self._shard_by_group(self._shard(outputs, "gecm"), "gecm")
+        return self.combine_einsum("gecm,gsec->gsm", outputs, combine)
 
     def _apply_experts(
         self, inputs: Float[Array, "_ G C D"], *, count_dead: bool, same: bool = False
@@ -532,7 +553,8 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
         if same:
             inputs, equation = inputs[0], "gcm,emh->egch"
         else:
-            inputs, equation = self._shard(inputs, "egcm"), "egcm,emh->egch"
+            inputs = self._shard(self._shard_by_group(inputs, "egcm"), "egcm")
+            equation = "egcm,emh->egch"
         theta = self.theta
         if self.use_gated_activation:
             hidden, gate = self.gated_ffn1_einsum(equation, inputs, theta.wi_0, theta.wi_gate_0)

@@ -127,11 +127,11 @@ def built(cls, fields, fprop_dtype):
 
 
 def scattered(variables):
-    """Values of about 1 in place of initial ones, so that zeros and ones hide nothing."""
+    """Random values in place of initial ones, so that zeros and ones hide nothing."""
     leaves, tree = jax.tree.flatten(variables)
     rng = np.random.default_rng(0)
     return jax.tree.unflatten(
-        tree, [jnp.asarray(x + 0.5 * rng.standard_normal(x.shape), x.dtype) for x in leaves]
+        tree, [jnp.asarray(0.5 * rng.standard_normal(x.shape), x.dtype) for x in leaves]
     )
 
 
@@ -145,18 +145,18 @@ def compare(drawn, prompt_len, fprop_dtype, masked_out):
     if masked_out:
         causal = causal < 0
 
-    @jax.jit
-    def initial():
-        return layer.init(jax.random.key(0), x, x, x, causal, position, position)
-
-    variables = scattered(initial())
+    variables = scattered(
+        jax.eval_shape(
+            lambda key: layer.init(key, x, x, x, causal, position, position), jax.random.key(0)
+        )
+    )
 
     @jax.jit
     def full(variables):
         return layer.apply(variables, x, x, x, causal, position, position)[0]
 
     @jax.jit
-    def stepped(variables):
+    def prefilled(variables):
         head, at = x[:, :prompt_len], position[:, :prompt_len]
         mask = causal[:, :, :prompt_len, :prompt_len]
         _, cache = layer.apply(
@@ -169,17 +169,24 @@ def compare(drawn, prompt_len, fprop_dtype, masked_out):
             method=layer.transform_decode_state,
             mutable=[base_layer.DECODE_CACHE],
         )
-        outputs = []
+        return cache
+
+    @jax.jit
+    def step_fn(variables, cache, step):
+        return layer.apply(
+            {**variables, **cache},
+            jnp.take(x, step, axis=1),
+            atten_mask=jnp.take(causal, step, axis=2),
+            time_step=step,
+            segment_pos=jnp.take(position, step, axis=1),
+            method=layer.extend_step,
+            mutable=[base_layer.DECODE_CACHE],
+        )
+
+    def stepped(variables):
+        cache, outputs = prefilled(variables), []
         for step in range(prompt_len, LENGTH):
-            output, cache = layer.apply(
-                {**variables, **cache},
-                x[:, step],
-                atten_mask=causal[:, :, step],
-                time_step=step,
-                segment_pos=position[:, step],
-                method=layer.extend_step,
-                mutable=[base_layer.DECODE_CACHE],
-            )
+            output, cache = step_fn(variables, cache, step)
             outputs.append(output)
         return jnp.stack(outputs, axis=1)
 

@@ -1,5 +1,7 @@
 """TransformerEncoderDecoder: steps against whole calls, and what padding and segments hide."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from praxis.layers import embedding_softmax, ngrammer, transformer_models, trans
 
 NestedMap = py_utils.NestedMap
 CACHE = base_layer.DECODE_CACHE
+KEY = jax.random.PRNGKey(0)
 B, S, T, D, V = 2, 5, 4, 8, 11
 Stack = transformers.StackedTransformer
 
@@ -52,7 +55,7 @@ ARGUMENTS = (INPUTS, INPUT_PADDINGS, TARGETS, NO_PADDINGS)
 
 def built(model_config):
     model = pax_fiddle.build(model_config)
-    shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0), *ARGUMENTS)
+    shapes = jax.eval_shape(model.init, KEY, *ARGUMENTS)
     rng = np.random.default_rng(5)
 
     def random(x):
@@ -64,6 +67,19 @@ def built(model_config):
         )
 
     return model, jax.tree.map(random, shapes)
+
+
+@functools.cache
+def plain():
+    """A model with the default tables, and its variables."""
+    return built(config())
+
+
+@functools.cache
+def called():
+    """The outputs and the cache of a call of `plain()`."""
+    model, variables = plain()
+    return jax.jit(functools.partial(model.apply, mutable=[CACHE]))(variables, *ARGUMENTS)
 
 
 SEPARATE = {
@@ -87,24 +103,27 @@ NGRAMS = pax_fiddle.Config(
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{}, SEPARATE, {"decoder_ngrammer_tpl": NGRAMS, "encoder_ngrammer_tpl": NGRAMS}],
+    ("fields", "samples"),
+    [({}, 3), (SEPARATE, 1), ({"decoder_ngrammer_tpl": NGRAMS, "encoder_ngrammer_tpl": NGRAMS}, 3)],
     ids=["shared", "separate", "ngrams"],
 )
-@pytest.mark.parametrize("samples", [1, 3])
 def test_steps_give_what_a_call_gives(fields, samples):
     """Behaviour of encoder-decoder: extend_step = forward; rows may share an input."""
     model, variables = built(config(**fields))
-    whole, caches = model.apply(variables, *ARGUMENTS, mutable=[CACHE])
-    del caches
-    _, state = model.apply(variables, INPUTS, INPUT_PADDINGS, TARGETS, NO_PADDINGS, mutable=[CACHE])
-    if samples > 1:
-        _, state = model.apply(
-            variables | state,
-            batch_broadcast_state_fn(samples),
-            mutable=[CACHE],
-            method="transform_decode_state",
-        )
+
+    @jax.jit
+    def call(variables):
+        outputs, state = model.apply(variables, *ARGUMENTS, mutable=[CACHE])
+        if samples > 1:
+            _, state = model.apply(
+                variables | state,
+                batch_broadcast_state_fn(samples),
+                mutable=[CACHE],
+                method="transform_decode_state",
+            )
+        return outputs.logits, state
+
+    whole, state = call(variables)
     step = jax.jit(
         lambda state, tokens: model.apply(
             variables | state, tokens, method="extend_step", mutable=[CACHE]
@@ -113,15 +132,16 @@ def test_steps_give_what_a_call_gives(fields, samples):
     for t in range(T):
         tokens = jnp.repeat(TARGETS[:, t], samples)
         outputs, state = step(state, tokens)
-        want = jnp.repeat(whole.logits[:, t], samples, axis=0)
+        want = jnp.repeat(whole[:, t], samples, axis=0)
         np.testing.assert_allclose(outputs.logits, want, rtol=3e-5, atol=3e-5)
     assert int(state[CACHE]["time_step"]) == T
 
 
 def test_a_step_reads_the_last_column():
-    model, variables = built(config())
-    _, state = model.apply(variables, *ARGUMENTS, mutable=[CACHE])
+    model, variables = plain()
+    _, state = called()
 
+    @jax.jit
     def step(tokens):
         outputs, _ = model.apply(variables | state, tokens, method="extend_step", mutable=[CACHE])
         return outputs.logits
@@ -130,14 +150,13 @@ def test_a_step_reads_the_last_column():
 
 
 def test_the_encoder_keeps_no_cache():
-    model, variables = built(config())
-    _, state = model.apply(variables, *ARGUMENTS, mutable=[CACHE])
+    _, state = called()
     assert "encoder" not in state[CACHE]
     assert set(state[CACHE]) == {"time_step", "input_paddings", "decoder"}
 
 
 def test_padded_inputs_and_later_targets_are_hidden():
-    model, variables = built(config())
+    model, variables = plain()
     apply = jax.jit(model.apply)
     logits = apply(variables, *ARGUMENTS).logits
     changed = jnp.where(INPUT_PADDINGS == 1, 3, INPUTS)
@@ -149,32 +168,51 @@ def test_padded_inputs_and_later_targets_are_hidden():
 
 
 def test_packed_examples_do_not_see_each_other():
-    model, variables = built(config())
+    _, variables = plain()
     packed = pax_fiddle.build(config(packed_input=True))
-    halves = {
-        "input_segment_ids": jnp.int32([[1, 1, 1, 2, 2]] * B),
-        "input_segment_pos": jnp.int32([[0, 1, 2, 0, 1]] * B),
-        "target_segment_ids": jnp.int32([[1, 1, 2, 2]] * B),
-        "target_segment_pos": jnp.int32([[0, 1, 0, 1]] * B),
-    }
-    zeros = jnp.zeros([B, S])
-    whole = packed.apply(variables, INPUTS, zeros, TARGETS, NO_PADDINGS, **halves).logits
-    for source, target in ((slice(0, 3), slice(0, 2)), (slice(3, 5), slice(2, 4))):
-        alone = model.apply(
+    source_ids, source_pos = jnp.int32([[1, 1, 1, 2, 2]] * B), jnp.int32([[0, 1, 2, 0, 1]] * B)
+    target_ids, target_pos = jnp.int32([[1, 1, 2, 2]] * B), jnp.int32([[0, 1, 0, 1]] * B)
+
+    @jax.jit
+    def logits(inputs, targets, source_ids, source_pos, target_ids, target_pos):
+        return packed.apply(
             variables,
-            INPUTS[:, source],
-            zeros[:, source],
-            TARGETS[:, target],
-            NO_PADDINGS[:, target],
+            inputs,
+            jnp.zeros([B, S]),
+            targets,
+            NO_PADDINGS,
+            input_segment_ids=source_ids,
+            input_segment_pos=source_pos,
+            target_segment_ids=target_ids,
+            target_segment_pos=target_pos,
         ).logits
-        np.testing.assert_allclose(whole[:, target], alone, rtol=3e-5, atol=3e-5)
+
+    arguments = (INPUTS, TARGETS, source_ids, source_pos, target_ids, target_pos)
+    whole = logits(*arguments)
+    other = logits(INPUTS.at[:, :3].set(7), TARGETS.at[:, :2].set(9), *arguments[2:])
+    np.testing.assert_allclose(other[:, 2:], whole[:, 2:], rtol=2e-5, atol=2e-5)
+    assert np.abs(other[:, :2] - whole[:, :2]).max() > 1e-3
+    # The second example in the place of the first.
+    shifts = (-3, -2, -3, -3, -2, -2)
+    moved = [jnp.roll(x, by, axis=1) for x, by in zip(arguments, shifts, strict=True)]
+    np.testing.assert_allclose(logits(*moved)[:, :2], whole[:, 2:], rtol=3e-5, atol=3e-5)
+    # The first example alone: what is behind it is padding.
+    model, _ = plain()
+    alone = jax.jit(model.apply)(
+        variables,
+        INPUTS,
+        jnp.float32([[0, 0, 0, 1, 1]] * B),
+        TARGETS,
+        jnp.float32([[0, 0, 1, 1]] * B),
+    ).logits
+    np.testing.assert_allclose(whole[:, :2], alone[:, :2], rtol=3e-5, atol=3e-5)
 
 
 def test_loss_is_the_cross_entropy_of_the_labels():
-    model, variables = built(config())
+    model, variables = plain()
     labels = NestedMap(class_ids=ids(T, 3), class_weights=jnp.float32([[1, 1, 1, 1], [1, 2, 0, 0]]))
-    outputs = model.apply(variables, *ARGUMENTS, labels=labels)
-    logits = np.float64(model.apply(variables, *ARGUMENTS).logits)
+    outputs = jax.jit(model.apply)(variables, *ARGUMENTS, labels=labels)
+    logits = np.float64(outputs.logits)
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     xent = -np.take_along_axis(log_probs, np.asarray(labels.class_ids)[..., None], -1)[..., 0]
     weighted = xent * labels.class_weights
@@ -192,7 +230,7 @@ def test_encoder_uses_the_table_of_the_decoder_or_of_the_softmax():
     zeroed = jax.tree.map(lambda x: x, variables)
     zeroed["params"]["decoder_embedding_lookup"]["emb_var"] = jnp.zeros([V, D])
     encoded = [
-        model.apply(zeroed, tokens, INPUT_PADDINGS, method="encode")
+        jax.jit(functools.partial(model.apply, method="encode"))(zeroed, tokens, INPUT_PADDINGS)
         for tokens in (INPUTS, INPUTS[::-1])
     ]
     np.testing.assert_array_equal(*encoded)
@@ -248,14 +286,15 @@ def test_sharding_reaches_both_stacks():
 )
 def test_wrong_config(fields, message):
     with pytest.raises(ValueError, match=message):
-        pax_fiddle.build(config(**fields)).init(jax.random.PRNGKey(0), *ARGUMENTS)
+        built(config(**fields))
 
 
 def test_wrong_segments_and_labels():
     model = pax_fiddle.build(config())
     with pytest.raises(ValueError, match="target_segment_pos is given without target_segment_ids"):
-        model.init(jax.random.PRNGKey(0), *ARGUMENTS, target_segment_pos=TARGETS)
+        jax.eval_shape(lambda: model.init(KEY, *ARGUMENTS, target_segment_pos=TARGETS))
     with pytest.raises(ValueError, match=r"labels have \['class_ids'\]"):
-        model.init(jax.random.PRNGKey(0), *ARGUMENTS, labels=NestedMap(class_ids=TARGETS))
+        labels = NestedMap(class_ids=TARGETS)
+        jax.eval_shape(lambda: model.init(KEY, *ARGUMENTS, labels=labels))
     with pytest.raises(NotImplementedError, match=r"init_states for inputs of shape \(2, 5\)"):
         model.apply({}, INPUTS, INPUT_PADDINGS, method="init_states")

@@ -31,6 +31,17 @@ def random_ids():
     return jnp.asarray(np.random.default_rng(0).integers(0, V, (B, T)), jnp.int32)
 
 
+def init_shapes(model):
+    return jax.eval_shape(model.init, jax.random.PRNGKey(0), random_ids(), jnp.zeros([B, T]))
+
+
+def random_variables(model):
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda x: jnp.float32(0.4 * rng.standard_normal(x.shape)), init_shapes(model)
+    )
+
+
 def forward(model, variables, ids, **fields):
     labels = py_utils.NestedMap(class_ids=ids, class_weights=jnp.ones(ids.shape))
     call = jax.jit(
@@ -51,9 +62,7 @@ def forward(model, variables, ids, **fields):
 def test_layers(repeat):
     """14: every other layer has experts; the hidden width of experts is that of the ffn."""
     model = pax_fiddle.build(config(4, repeat=repeat, **MOE))
-    params = jax.eval_shape(
-        lambda: model.init(jax.random.PRNGKey(0), random_ids(), jnp.zeros([B, T]))
-    )["params"]["transformer"]
+    params = init_shapes(model)["params"]["transformer"]
     lead = (2,) if repeat else ()
     layers = params["repeat"]["sub"] if repeat else params
     assert len(layers) == (2 if repeat else 4)
@@ -68,29 +77,33 @@ def test_without_experts_a_plain_stack_has_none():
     """14, wart: moe_layers were set with moe=False."""
     stack = config(repeat=False).stacked_transformer_tpl
     assert (stack.num_layers, list(stack.moe_layers)) == (2, [])
-    pax_fiddle.build(config(repeat=False)).init(
-        jax.random.PRNGKey(0), random_ids(), jnp.zeros([B, T])
-    )
+    shapes = init_shapes(pax_fiddle.build(config(repeat=False)))
+    layers = shapes["params"]["transformer"]
+    assert all("wi_0" not in layer["ff_layer"] for layer in layers.values())
 
 
-@pytest.mark.parametrize("gating_func", ["top2", "dense_top2", "expert_choice", "top_k"])
+@pytest.mark.parametrize("gating_func", ["top2", "expert_choice"])
 def test_forward_and_loss(gating_func):
     """28, GLaM: aux weight 3 for two layers of experts and the z-loss."""
     model = pax_fiddle.build(config(4, moe_gating_func=gating_func, **MOE))
     ids = random_ids()
-    variables = model.init(jax.random.PRNGKey(0), ids, jnp.zeros(ids.shape))
+    variables = random_variables(model)
     outputs, _ = forward(model, variables, ids)
     np.testing.assert_allclose(outputs.aux_loss_weight, 3.0)
     np.testing.assert_allclose(outputs.total_loss, outputs.avg_xent + outputs.aux_loss, rtol=1e-5)
     assert outputs.logits.shape == (B, T, V)
 
 
-@pytest.mark.parametrize("fields", [{"combine_qkv": True, "atten_logit_cap": 3.0}, {}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"combine_qkv": True, "atten_logit_cap": 3.0}, {"moe_gating_func": "dense_top2"}],
+    ids=["combined_capped", "dense_top2"],
+)
 def test_decoding_equals_the_forward_pass(fields):
     """28, GLaM: extend_step; capacity 2 S / E has room for all tokens of two rows."""
     model = pax_fiddle.build(config(moe=True, e_dim=2, capacity_factor=2.0, **fields))
     ids = random_ids()
-    variables = model.init(jax.random.PRNGKey(0), ids, jnp.zeros(ids.shape))
+    variables = random_variables(model)
     outputs, cache = forward(model, variables, ids)
     cache = {"decoder_cache": cache["decoder_cache"]}
     cache = jax.tree.map(jnp.zeros_like, cache)

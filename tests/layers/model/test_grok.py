@@ -1,5 +1,7 @@
 """Grok language models: their configs, losses and decoding."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,17 +59,15 @@ def test_decoding_equals_the_full_pass(moe):
     arguments = {"segment_ids": segments, "segment_pos": positions}
     with base_layer.JaxContext.new_context(hparams=base_layer.JaxContext.HParams(do_eval=True)):
         variables = jax.jit(lm.init)(jax.random.PRNGKey(0), ids, paddings, **arguments)
-        full, cache = lm.apply(
-            variables, ids, paddings, **arguments, mutable=[base_layer.DECODE_CACHE]
+        full, cache = jax.jit(functools.partial(lm.apply, mutable=[base_layer.DECODE_CACHE]))(
+            variables, ids, paddings, **arguments
         )
-        variables = {"params": variables["params"], **cache}
+        step = jax.jit(
+            functools.partial(lm.apply, method="extend_step", mutable=[base_layer.DECODE_CACHE])
+        )
         for t in range(T):
-            out, cache = lm.apply(
-                {**variables, **cache},
-                ids[:, t],
-                segment_pos=positions[:, t],
-                method="extend_step",
-                mutable=[base_layer.DECODE_CACHE],
+            out, cache = step(
+                {"params": variables["params"], **cache}, ids[:, t], segment_pos=positions[:, t]
             )
             np.testing.assert_allclose(out.logits, full.logits[:, t], rtol=2e-5, atol=2e-5)
 
@@ -82,7 +82,7 @@ def test_losses_and_gradients_are_finite():
         "segment_ids": jnp.ones([B, T], jnp.int32),
         "segment_pos": jnp.broadcast_to(jnp.arange(T)[jnp.newaxis], (B, T)),
     }
-    params = lm.init(jax.random.PRNGKey(0), ids, jnp.zeros([B, T]), **arguments)["params"]
+    params = jax.jit(lm.init)(jax.random.PRNGKey(0), ids, jnp.zeros([B, T]), **arguments)["params"]
 
     @jax.jit
     @jax.value_and_grad

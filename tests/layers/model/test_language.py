@@ -58,6 +58,12 @@ def noisy_variables(model, inputs):
     return jax.tree.map(lambda x: jnp.float32(0.7 * rng.standard_normal(x.shape)), shapes)
 
 
+@functools.cache
+def weights():
+    """The variables of `config()` and of any other model with the same tree."""
+    return noisy_variables(pax_fiddle.build(config()), batch())
+
+
 def compiled(model_config):
     """A function of a batch, variables and a seed that gives the results of `decode`."""
     model = pax_fiddle.build(model_config)
@@ -71,12 +77,21 @@ def compiled(model_config):
 
 
 def decode(model_config, inputs, variables=None, seed=7):
-    """The results of `decode` and the variables."""
-    if variables is None:
-        trained = batch()
-        trained.inputs_indicator = 1 - trained.paddings
-        variables = noisy_variables(pax_fiddle.build(model_config), trained)
-    return compiled(model_config)(inputs, variables, seed), variables
+    """The results of `decode`, with `weights()` if no variables are given."""
+    return compiled(model_config)(inputs, weights() if variables is None else variables, seed)
+
+
+@functools.cache
+def greedy():
+    """The likeliest tokens after the prefixes of `batch()`."""
+    decoder = Greedy(seqlen=9, max_decode_steps=4, fprop_for_prefix=True, eos_id=EOS)
+    return decode(config(decoder=decoder), batch())
+
+
+@functools.cache
+def free_samples():
+    """Samples of `batch()` from a distribution so flat that some end at once."""
+    return decode(sampler(**FLAT), batch())
 
 
 def log_probs_of(model_config, variables, ids):
@@ -84,22 +99,6 @@ def log_probs_of(model_config, variables, ids):
     model = pax_fiddle.build(model_config)
     apply = jax.jit(functools.partial(model.apply, method=lambda m, x, p: m.lm(x, p).log_probs))
     return apply(variables, ids, jnp.zeros(ids.shape))
-
-
-def greedy_without_cache(model_config, variables, ids, length, steps):
-    """Runs the whole model on one row again for each token."""
-    model = pax_fiddle.build(model_config)
-    row = [int(token) for token in ids[:length]]
-    width = WIDTH + steps
-    apply = jax.jit(functools.partial(model.apply, method=lambda model, x, p: model.lm(x, p)))
-    for _ in range(steps):
-        padded = jnp.asarray([row + [0] * (width - len(row))], jnp.int32)
-        paddings = (jnp.arange(width) >= len(row)).astype(jnp.float32)[jnp.newaxis]
-        logits = apply(variables, padded, paddings).logits
-        row.append(int(jnp.argmax(logits[0, len(row) - 1])))
-        if row[-1] == EOS:
-            break
-    return row
 
 
 # ---- loss ---------------------------------------------------------------------------------------
@@ -136,8 +135,7 @@ def test_metrics_of_a_batch_are_the_weighted_mean_of_its_parts():
 def test_scores_are_log_probabilities_of_the_labels():
     model = pax_fiddle.build(config())
     inputs = batch()
-    variables = noisy_variables(model, inputs)
-    metrics, example = jax.jit(model.apply)(variables, inputs)
+    metrics, example = jax.jit(model.apply)(weights(), inputs)
     np.testing.assert_allclose(jnp.sum(example.scores), -9 * metrics.avg_xent[0], rtol=2e-5)
     np.testing.assert_array_equal(example.labels, inputs.labels)
 
@@ -189,40 +187,37 @@ def test_batch_lacks_a_field(fields, missing, message):
     ("fprop", "repeated", "rotary"),
     [(True, False, False), (True, True, True), (False, False, True), (False, True, False)],
 )
-def test_greedy_decoding_equals_running_the_model_again_for_each_token(fprop, repeated, rotary):
+def test_greedy_decoding_equals_running_the_whole_model(fprop, repeated, rotary):
+    """Each token is the likeliest one of the whole model after the tokens before it."""
     steps = 4
     decoder = Greedy(
         seqlen=WIDTH + steps, max_decode_steps=steps, fprop_for_prefix=fprop, eos_id=EOS
     )
-    model_config = config(layers=2, repeated=repeated, rotary=rotary, decoder=decoder)
+    layers = 2 if fprop else 1
+    model_config = config(layers=layers, repeated=repeated, rotary=rotary, decoder=decoder)
     inputs = batch()
-    result, variables = decode(model_config, inputs)
+    variables = noisy_variables(pax_fiddle.build(model_config), inputs)
+    result = decode(model_config, inputs, variables)
     assert result.output_ids.shape == (3, 1, WIDTH + steps)
+    ids = result.output_ids[:, 0]
+    log_probs = np.asarray(log_probs_of(model_config, variables, ids))
     for row, length in enumerate((3, 1, 5)):
-        want = greedy_without_cache(model_config, variables, inputs.ids[row], length, steps)
-        assert result.decode_lengths[row, 0] == len(want)
-        want += [0] * (WIDTH + steps - len(want))
-        np.testing.assert_array_equal(result.output_ids[row, 0], want)
+        np.testing.assert_array_equal(ids[row, :length], inputs.ids[row, :length])
+        end = int(result.decode_lengths[row, 0])
+        best = log_probs[row, length - 1 : end - 1].argmax(-1)
+        np.testing.assert_array_equal(ids[row, length:end], best)
+        assert EOS not in best[:-1]
+        assert best[-1] == EOS or end == length + steps
+        np.testing.assert_array_equal(ids[row, end:], 0)
+        first = length if fprop else 1
+        got = result.logprobs[row, 0]
+        want = log_probs[row, np.arange(first - 1, end - 1), ids[row, first:end]]
+        np.testing.assert_allclose(got[first:end], want, rtol=2e-5, atol=2e-5)
+        np.testing.assert_array_equal(got[:first], np.ones(first))
     np.testing.assert_array_equal(result.prefix_lengths[:, 0], [3, 1, 5])
     np.testing.assert_array_equal(result.original_lengths[:, 0], [3, 1, 5])
     want = np.where(inputs.paddings == 0, inputs.ids, 0)
     np.testing.assert_array_equal(result.prefix_ids[:, 0, :WIDTH], want)
-
-
-@pytest.mark.parametrize("fprop", [False, True])
-def test_logprobs_are_those_of_the_whole_model(fprop):
-    decoder = Greedy(seqlen=9, max_decode_steps=4, fprop_for_prefix=fprop, eos_id=EOS)
-    model_config = config(decoder=decoder)
-    inputs = batch((3,))
-    result, variables = decode(model_config, inputs)
-    length = int(result.decode_lengths[0, 0])
-    ids = result.output_ids[:, 0, :length]
-    log_probs = log_probs_of(model_config, variables, ids)
-    want = jnp.take_along_axis(log_probs[:, :-1], ids[:, 1:, jnp.newaxis], axis=-1)[0, :, 0]
-    first = 3 if fprop else 1
-    got = result.logprobs[0, 0]
-    np.testing.assert_allclose(got[first:length], want[first - 1 :], rtol=2e-5, atol=2e-5)
-    np.testing.assert_array_equal(got[:first], np.ones(first))
 
 
 def test_prefix_model_generates_after_its_prefix():
@@ -230,7 +225,7 @@ def test_prefix_model_generates_after_its_prefix():
     model_config = config(decoder=decoder, model_type=LanguageModelType.PREFIX)
     inputs = batch((4, 5))
     inputs.inputs_indicator = jnp.asarray([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]], jnp.int32)
-    result, variables = decode(model_config, inputs)
+    result = decode(model_config, inputs)
     np.testing.assert_array_equal(result.prefix_lengths[:, 0], [2, 3])
     model = pax_fiddle.build(model_config)
 
@@ -240,24 +235,13 @@ def test_prefix_model_generates_after_its_prefix():
     logits_of = jax.jit(functools.partial(model.apply, method=both_ways))
     for row, length in enumerate((2, 3)):
         ids = inputs.ids[row : row + 1, :length]
-        logits = logits_of(variables, ids, jnp.zeros(ids.shape))
+        logits = logits_of(weights(), ids, jnp.zeros(ids.shape))
         assert result.output_ids[row, 0, length] == jnp.argmax(logits[0, -1])
-
-
-def test_decode_steps_in_buckets_give_the_same():
-    def decoder(steps):
-        return Greedy(seqlen=9, max_decode_steps=steps, fprop_for_prefix=True, eos_id=EOS)
-
-    one, variables = decode(config(decoder=decoder(4)), batch())
-    many, _ = decode(config(decoder=decoder([1, 3, 4])), batch(), variables)
-    np.testing.assert_array_equal(one.output_ids, many.output_ids)
-    np.testing.assert_array_equal(one.decode_lengths, many.decode_lengths)
-    np.testing.assert_allclose(one.logprobs, many.logprobs, rtol=2e-5, atol=2e-5)
 
 
 def test_prefix_lengths_of_the_batch_win():
     decoder = Greedy(seqlen=9, max_decode_steps=2, fprop_for_prefix=True, eos_id=EOS)
-    result, _ = decode(config(decoder=decoder), batch() | {"prefix_lengths": jnp.array([2, 1, 4])})
+    result = decode(config(decoder=decoder), batch() | {"prefix_lengths": jnp.array([2, 1, 4])})
     np.testing.assert_array_equal(result.output_ids[2, 0, :4], batch().ids[2, :4])
     assert result.decode_lengths[2, 0] <= 6
 
@@ -265,54 +249,62 @@ def test_prefix_lengths_of_the_batch_win():
 # ---- samples ------------------------------------------------------------------------------------
 
 
+FLAT = {"k": 0, "num_samples": 16, "temperature": 3.0}
+
+
 def sampler(**fields):
     fields = {"seqlen": 9, "max_decode_steps": 4, "fprop_for_prefix": True, "eos_id": EOS} | fields
-    return config(decoder=Sample(**fields), layers=1)
+    return config(decoder=Sample(**fields))
 
 
-def test_sampling_from_one_candidate_is_greedy():
-    greedy, variables = decode(
-        config(
-            decoder=Greedy(seqlen=9, max_decode_steps=4, fprop_for_prefix=True, eos_id=EOS),
-            layers=1,
-        ),
-        batch(),
-    )
-    for fields in ({"k": 1}, {"temperature": 0.0}, {"k": 0, "p": 1e-6}):
-        result, _ = decode(sampler(**fields), batch(), variables)
-        np.testing.assert_array_equal(result.output_ids, greedy.output_ids)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"k": 1, "max_decode_steps": [1, 3, 4]},
+        {"temperature": 0.0, "early_exit": False},
+        {"k": 0, "p": 1e-6},
+    ],
+    ids=["one_candidate_steps_in_buckets", "no_temperature_no_early_exit", "nucleus"],
+)
+def test_sampling_without_a_choice_is_greedy(fields):
+    result = decode(sampler(**fields), batch())
+    np.testing.assert_array_equal(result.output_ids, greedy().output_ids)
+    np.testing.assert_array_equal(result.decode_lengths, greedy().decode_lengths)
+    if fields.get("k") == 1:
+        np.testing.assert_allclose(result.logprobs, greedy().logprobs, rtol=2e-5, atol=2e-5)
 
 
 def test_samples_are_sorted_and_continue_their_own_prefix():
-    result, _ = decode(sampler(num_samples=5, k=0), batch())
-    assert result.output_ids.shape == (3, 5, 9)
+    result = free_samples()
+    assert result.output_ids.shape == (3, 16, 9)
     scores = np.where(result.logprobs >= 1.0, 0.0, result.logprobs).sum(-1)
     assert (np.diff(scores, axis=1) <= 1e-6).all()
     for row, length in enumerate((3, 1, 5)):
-        want = np.tile(batch().ids[row, :length], (5, 1))
+        want = np.tile(batch().ids[row, :length], (16, 1))
         np.testing.assert_array_equal(result.output_ids[row, :, :length], want)
     assert len({tuple(ids) for ids in np.asarray(result.output_ids[1])}) > 1
 
 
 def test_settings_of_each_example():
-    """Temperature 0 is greedy; a limit of the steps; one candidate."""
-    greedy, variables = decode(sampler(k=1), batch())
+    """Temperature 0, of a row or of a sample, is greedy; a limit of the steps; one candidate."""
+    want = greedy().output_ids[:, 0]
     inputs = batch()
     inputs.temperature = jnp.asarray([0.0, 1.0, 1.0])
     inputs.per_example_max_decode_steps = jnp.asarray([4, 1, 4])
     inputs.per_example_top_k = jnp.asarray([5, 5, 1])
-    run = compiled(sampler(k=5, num_samples=2))
-    result = run(inputs, variables)
+    run = compiled(sampler(k=5, num_samples=2, sort_samples=False))
+    result = run(inputs, weights())
     for sample in range(2):
-        np.testing.assert_array_equal(result.output_ids[0, sample], greedy.output_ids[0, 0])
-        np.testing.assert_array_equal(result.output_ids[2, sample], greedy.output_ids[2, 0])
+        np.testing.assert_array_equal(result.output_ids[0, sample], want[0])
+        np.testing.assert_array_equal(result.output_ids[2, sample], want[2])
     np.testing.assert_array_equal(result.decode_lengths[1], [2, 2])
-    inputs = batch() | {"temperature": jnp.asarray([[0.0, 0.0]] * 3)}
-    result = run(inputs, variables)
-    np.testing.assert_array_equal(result.output_ids[:, 1], greedy.output_ids[:, 0])
-    inputs = batch() | {"per_example_top_p": jnp.full([3], 1e-6)}
-    result, _ = decode(sampler(k=0), inputs, variables)
-    np.testing.assert_array_equal(result.output_ids, greedy.output_ids)
+    inputs = batch()
+    inputs.temperature = jnp.asarray([[9.0, 9.0], [9.0, 0.0], [9.0, 0.0]])
+    inputs.per_example_top_p = jnp.asarray([1e-6, 1.0, 1.0])
+    result = run(inputs, weights())
+    np.testing.assert_array_equal(result.output_ids[0], [want[0], want[0]])
+    np.testing.assert_array_equal(result.output_ids[1:, 1], want[1:])
+    assert not np.array_equal(result.output_ids[1:, 0], want[1:])
 
 
 def test_keys_of_examples_replace_those_of_the_model():
@@ -320,42 +312,33 @@ def test_keys_of_examples_replace_those_of_the_model():
     inputs.ids = inputs.ids.at[2].set(inputs.ids[0])
     inputs.paddings = inputs.paddings.at[2].set(inputs.paddings[0])
     run = compiled(sampler(k=0, num_samples=3, sort_samples=False))
-    variables = noisy_variables(pax_fiddle.build(sampler()), batch())
-    one, other = (run(inputs, variables, seed) for seed in (1, 2))
+    one, other = (run(inputs, weights(), seed) for seed in (1, 2))
     np.testing.assert_array_equal(one.output_ids, other.output_ids)
     np.testing.assert_array_equal(one.output_ids[0], one.output_ids[2])
     assert len({tuple(ids) for ids in np.asarray(one.output_ids[0])}) > 1
     inputs.gumbel_prng_key = jnp.full([3], token_samplers.DUMMY_PRNG_KEY)
-    runs = [run(inputs, variables, seed) for seed in (1, 2)]
+    runs = [run(inputs, weights(), seed) for seed in (1, 2)]
     assert not np.array_equal(runs[0].output_ids, runs[1].output_ids)
 
 
 @pytest.mark.parametrize("fprop", [False, True])
 def test_no_text_ends_before_min_decode_steps(fprop):
     """Upstream only beam search honours it."""
-    fields = {"k": 0, "num_samples": 16, "fprop_for_prefix": fprop, "temperature": 3.0}
-    free, variables = decode(sampler(**fields), batch())
+    free = free_samples()
     assert (free.decode_lengths - free.prefix_lengths == 1).any()
-    longer, _ = decode(sampler(**fields, min_decode_steps=2), batch(), variables)
+    longer = decode(sampler(**FLAT, fprop_for_prefix=fprop, min_decode_steps=2), batch())
     generated = longer.decode_lengths - longer.prefix_lengths
     assert generated.min() == 3  # two tokens and the end of the text
 
 
 def test_entropy_and_top_k_logprobs():
+    """The entropy is that of all tokens; the log-probability that among the k likeliest."""
     inputs = batch((5,)) | {"return_entropy_score": jnp.ones([1])}
-    result, variables = decode(sampler(k=0), inputs)
-    log_probs = np.float64(log_probs_of(sampler(k=0), variables, inputs.ids))[0, -1]
+    result = decode(sampler(k=1, use_top_k_for_logprobs=True), inputs)
+    log_probs = np.asarray(log_probs_of(config(), weights(), inputs.ids), np.float64)[0, -1]
     want = -(np.exp(log_probs) * log_probs).sum()
     np.testing.assert_allclose(result.entropy[0, 0, WIDTH], want, rtol=2e-5)
-    top, _ = decode(sampler(k=1, use_top_k_for_logprobs=True), inputs, variables)
-    np.testing.assert_allclose(top.logprobs[0, 0, WIDTH], 0.0, atol=1e-6)
-
-
-def test_fixed_number_of_steps_gives_the_same():
-    greedy, variables = decode(sampler(k=1), batch())
-    fixed_greedy, _ = decode(sampler(k=1, early_exit=False), batch(), variables)
-    np.testing.assert_array_equal(greedy.output_ids, fixed_greedy.output_ids)
-    np.testing.assert_array_equal(greedy.decode_lengths, fixed_greedy.decode_lengths)
+    np.testing.assert_allclose(result.logprobs[0, 0, WIDTH], 0.0, atol=1e-6)
 
 
 # ---- cost ---------------------------------------------------------------------------------------
@@ -427,11 +410,9 @@ def test_decode_is_one_loop_whose_caches_have_the_length_of_prefix_and_steps():
     ],
 )
 def test_wrong_decoder(decoder, error, message):
-    model = pax_fiddle.build(config())
-    variables = noisy_variables(model, batch())
     wrong = pax_fiddle.build(config(decoder=decoder))
     with pytest.raises(error, match=message):
-        wrong.apply(variables, batch(), method=wrong.decode, mutable=[CACHE])
+        wrong.apply(weights(), batch(), method=wrong.decode, mutable=[CACHE])
 
 
 def test_decoder_of_a_wrong_type():
@@ -448,9 +429,8 @@ def test_decoder_of_a_wrong_type():
 
 def test_decoding_needs_a_mutable_cache():
     model = pax_fiddle.build(config(decoder=Greedy(seqlen=9)))
-    variables = noisy_variables(model, batch())
     with pytest.raises(ValueError, match=r"needs the collection 'decoder_cache' to be mutable"):
-        model.apply(variables, batch(), method=model.decode)
+        model.apply(weights(), batch(), method=model.decode)
 
 
 def test_per_example_setting_of_another_batch_size():

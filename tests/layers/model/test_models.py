@@ -1,5 +1,6 @@
 """Sequence, BERT, classification and preference models: metrics and generation."""
 
+import functools
 from typing import Any
 
 import jax
@@ -78,8 +79,13 @@ def sequence_model(**fields):
     return pax_fiddle.build(config)
 
 
+def call(model, variables, *arguments, **options):
+    """`model.apply` as one compiled program."""
+    return jax.jit(functools.partial(model.apply, **options))(variables, *arguments)
+
+
 def decode(model, variables, batch):
-    return model.apply(variables, batch, rngs={"random": KEY}, method="decode", mutable=[CACHE])[0]
+    return call(model, variables, batch, rngs={"random": KEY}, method="decode", mutable=[CACHE])[0]
 
 
 def greedy_by_hand(model, variables, batch, given, steps):
@@ -104,8 +110,7 @@ def greedy_by_hand(model, variables, batch, given, steps):
     return rows
 
 
-@pytest.mark.parametrize("given", [1, 3])
-@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize(("given", "sampled"), [(1, False), (3, True)])
 def test_sequence_decoding_matches_whole_calls(given, sampled):
     """Greedy, and sampling with k = 1; `max_decode_steps` counts what comes after the given."""
     settings: dict[str, Any] = {"seqlen": 9, "max_decode_steps": 4, "eos_id": V + 1}
@@ -143,7 +148,7 @@ def test_samples_of_a_row_share_its_source():
 
 def test_encode_gives_embeddings_of_the_source():
     model, batch = sequence_model(), sequences()
-    encoded = model.apply(noisy(model, batch), batch, method="encode")
+    encoded = call(model, noisy(model, batch), batch, method="encode")
     assert encoded.embeddings.shape == (B, S, D)
 
 
@@ -151,7 +156,7 @@ def test_label_smoothing_reaches_the_softmax():
     batch = sequences()
     plain, smooth = sequence_model(), sequence_model(label_smoothing_prob=0.3)
     variables = noisy(plain, batch)
-    losses = [model.apply(variables, batch)[0].total_loss[0] for model in (plain, smooth)]
+    losses = [call(model, variables, batch)[0].total_loss[0] for model in (plain, smooth)]
     assert abs(float(losses[0] - losses[1])) > 1e-3
 
 
@@ -237,7 +242,7 @@ def test_bert_counts_only_hidden_tokens():
     batch.masked_ids = batch.ids.at[:, 1].set(0)
     batch.masked_pos = jnp.zeros([B, S]).at[:, 1].set(1.0)
     model = bert()
-    metrics, outputs = model.apply(noisy(model, batch), batch)
+    metrics, outputs = call(model, noisy(model, batch), batch)
     assert float(metrics.num_predictions[0]) == 2 and float(metrics.total_loss[1]) == 2
     assert float(metrics.num_tokens[0]) == 8 and float(metrics.num_seqs[0]) == 3
     np.testing.assert_allclose(
@@ -249,7 +254,7 @@ def test_bert_counts_only_hidden_tokens():
 def test_bert_hides_tokens_itself_if_the_batch_does_not():
     model, batch = bert(force_mask_generation=True), bert_batch()
     batch.masked_ids, batch.masked_pos = batch.ids, jnp.ones([B, S])
-    metrics, _ = model.apply(noisy(model, batch), batch, rngs={"random": KEY})
+    metrics, _ = call(model, noisy(model, batch), batch, rngs={"random": KEY})
     assert float(metrics.num_predictions[0]) < 8
     hidden = MaskedLmDataAugmenter(vocab_size=V, mask_token_id=0, mask_prob=0.5, name="hide")
     many = jnp.full([50, 50], 7)
@@ -305,7 +310,7 @@ def test_classification_metrics(classes):
     )
     model = classifier(classes)
     variables = noisy(model, batch)
-    metrics, outputs = model.apply(variables, batch)
+    metrics, outputs = call(model, variables, batch)
     names = {"avg_xent", "num_predictions", "accuracy", "error"}
     assert set(metrics) == names | ({"acc5", "error5"} if classes > 5 else set())
     right = np.asarray(outputs.scores).argmax(-1) == np.asarray(batch.label_probs).argmax(-1)
@@ -313,7 +318,7 @@ def test_classification_metrics(classes):
     np.testing.assert_allclose(metrics.accuracy[0], accuracy, rtol=2e-5)
     np.testing.assert_allclose(metrics.error[0], 1 - accuracy, rtol=2e-5)
     assert float(metrics.accuracy[1]) == 6
-    predicted = model.apply(variables, batch, method="predict")
+    predicted = call(model, variables, batch, method="predict")
     np.testing.assert_allclose(predicted.logits, outputs.scores, rtol=2e-5, atol=2e-6)
     np.testing.assert_allclose(np.exp(predicted.logp).sum(-1), np.ones(7), rtol=2e-5)
     losses, nothing, clu_like = model.apply(variables, batch, method="decode")
@@ -388,19 +393,21 @@ def test_dpo_loss(make, batches, names):
     """Behaviour: equal halves give log 2; the reference gets no gradient."""
     model = make()
     variables = noisy(model, batches())
-    same, _ = jax.jit(model.apply)(variables, batches(same=True))
-    np.testing.assert_allclose(same.total_loss[0], np.log(2), rtol=2e-5)
 
-    predictions = model.apply(variables, batches(), method="compute_predictions")
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params, batch):
+        return model.apply(variables | {"params": params}, batch)[0].total_loss[0]
+
+    same, _ = loss(variables["params"], batches(same=True))
+    np.testing.assert_allclose(same, np.log(2), rtol=2e-5)
+
+    predictions = call(model, variables, batches(), method="compute_predictions")
     assert set(predictions) == {"y_w_ref", "y_w_pi", "y_l_ref", "y_l_pi"}
     log_p = {key: -np.float64(value.per_sequence_xent) for key, value in predictions.items()}
     delta = (log_p["y_w_pi"] - log_p["y_w_ref"]) - (log_p["y_l_pi"] - log_p["y_l_ref"])
     want = np.mean(np.log1p(np.exp(-0.3 * delta)))
-
-    def loss(params):
-        return model.apply(variables | {"params": params}, batches())[0].total_loss[0]
-
-    value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    value, grads = loss(variables["params"], batches())
     np.testing.assert_allclose(value, want, rtol=2e-4)
     trained, reference = names
     assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads[reference]))
@@ -410,10 +417,10 @@ def test_dpo_loss(make, batches, names):
 def test_sequence_dpo_is_a_sequence_model_for_batches_with_sources():
     model, batch = sequence_dpo(), sequences()
     variables = noisy(model, seq2seq_pairs())
-    metrics, _ = model.apply(variables, batch)
+    metrics, _ = call(model, variables, batch)
     plain = sequence_model()
     params = {"params": {"model": variables["params"]["model"]}}
-    want, _ = plain.apply(params, batch)
+    want, _ = call(plain, params, batch)
     np.testing.assert_allclose(metrics.total_loss[0], want.total_loss[0], rtol=2e-5)
 
 
@@ -421,9 +428,9 @@ def test_dpo_weighs_examples():
     model = dpo(apply_eval_sample_weights=True)
     batch = pairs() | {"eval_sample_weights": jnp.float32([1, 0])}
     variables = noisy(model, batch)
-    metrics, _ = model.apply(variables, batch)
+    metrics, _ = call(model, variables, batch)
     first = {name: value[:1] for name, value in batch.items()}
-    want, _ = model.apply(variables, first)
+    want, _ = call(model, variables, first)
     np.testing.assert_allclose(metrics.total_loss[0], want.total_loss[0], rtol=2e-5)
     assert float(metrics.total_loss[1]) == 1
     with pytest.raises(ValueError, match="LanguageModelDPO 'dpo': apply_eval_sample_weights"):

@@ -22,20 +22,19 @@ from praxis.layers.transformer_models import LanguageModelType, TransformerLm
 NestedMap = py_utils.NestedMap
 CACHE = base_layer.DECODE_CACHE
 BATCH, LENGTH, VOCAB, DIMS = 3, 7, 11, 8
+KEY = jax.random.PRNGKey(0)
 LEARNED = embedding_softmax.TrainablePositionalEmbedding
 
 
 def stacked(**fields):
     return pax_fiddle.Config(
-        transformers.StackedTransformer, num_layers=2, hidden_dims=13, num_heads=2, **fields
+        transformers.StackedTransformer, num_layers=1, hidden_dims=13, num_heads=2, **fields
     )
 
 
 def repeated(**fields):
-    block = stacked()
-    block.num_layers = 1
     return pax_fiddle.Config(
-        transformers.StackedTransformerRepeated, block=block, x_times=3, **fields
+        transformers.StackedTransformerRepeated, block=stacked(), x_times=2, **fields
     )
 
 
@@ -76,26 +75,28 @@ def jitted(model, **options):
     return jax.jit(functools.partial(model.apply, **options))
 
 
-def step_by_step(model, variables, ids, *, segment_pos=None):
-    """Logits [B, T, V] of `extend_step`, from caches that hold no token."""
-
-    def prefill(model, ids):
-        model(ids[:, :1], jnp.ones([ids.shape[0], 1]))
-        model.transform_decode_state(pad_state_fn(ids.shape[1] - 1))
-
-    _, cache = jitted(model, method=prefill, mutable=[CACHE])(variables, ids)
+def stepper(model, variables):
+    """`extend_step` as one program: a function of a cache, tokens [B] and positions [B]."""
 
     @jax.jit
     def step(cache, tokens, positions):
-        return model.apply(
+        outputs, cache = model.apply(
             variables | cache, tokens, positions, method=model.extend_step, mutable=[CACHE]
         )
+        return outputs.logits, cache
 
+    return step
+
+
+def step_by_step(model, variables, cache, ids, *, segment_pos=None):
+    """Logits [B, T, V] of `extend_step`, from a cache of T places, which is emptied."""
+    cache = jax.tree.map(jnp.zeros_like, cache)
+    step = stepper(model, variables)
     logits = []
     for t in range(ids.shape[1]):
         positions = None if segment_pos is None else segment_pos[:, t]
         outputs, cache = step(cache, ids[:, t], positions)
-        logits.append(outputs.logits)
+        logits.append(outputs)
     return jnp.stack(logits, axis=1)
 
 
@@ -106,20 +107,9 @@ STACKS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("stack", "positions"),
-    [
-        ("stacked", "sinusoids"),
-        ("stacked", "rotary"),
-        ("stacked", "learned"),
-        ("stacked", "learned_index"),
-        ("unrolled", "rotary"),
-        ("scanned", "rotary"),
-        ("scanned", "learned"),
-    ],
-)
-def test_extend_step_equals_call(stack, positions):
-    """The positions of a learned table were lost in decoding upstream."""
+@functools.cache
+def called(stack, positions):
+    """A model, its variables, and the logits and the cache of a call."""
     config = lm_config(STACKS[stack]())
     if positions == "rotary":
         use_rotary(config)
@@ -129,8 +119,24 @@ def test_extend_step_equals_call(stack, positions):
     model = pax_fiddle.build(config)
     ids = random_ids()
     variables = init(model, ids)
-    whole = jitted(model)(variables, ids, jnp.zeros(ids.shape)).logits
-    np.testing.assert_allclose(step_by_step(model, variables, ids), whole, rtol=2e-5, atol=2e-5)
+    outputs, cache = jitted(model, mutable=[CACHE])(variables, ids, jnp.zeros(ids.shape))
+    return model, variables, outputs.logits, cache
+
+
+@pytest.mark.parametrize(
+    ("stack", "positions"),
+    [
+        ("stacked", "sinusoids"),
+        ("stacked", "learned_index"),
+        ("unrolled", "rotary"),
+        ("scanned", "learned"),
+    ],
+)
+def test_extend_step_equals_call(stack, positions):
+    """The positions of a learned table were lost in decoding upstream."""
+    model, variables, whole, cache = called(stack, positions)
+    steps = step_by_step(model, variables, cache, random_ids())
+    np.testing.assert_allclose(steps, whole, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("rotary", [False, True])
@@ -141,32 +147,34 @@ def test_extend_step_equals_call_for_packed_rows(rotary):
     segment_ids = jnp.asarray([[1, 1, 1, 2, 2, 2, 2], [1, 2, 2, 2, 2, 3, 3], [1] * 7], jnp.int32)
     segment_pos = jnp.asarray([[0, 1, 2, 0, 1, 2, 3], [0, 0, 1, 2, 3, 0, 1], range(7)], jnp.int32)
     variables = init(model, ids)
-    whole = jitted(model)(
-        variables,
-        ids,
-        jnp.zeros(ids.shape),
-        segment_ids=segment_ids,
-        segment_pos=segment_pos,
-    ).logits
-    steps = step_by_step(model, variables, ids, segment_pos=segment_pos)
+    apply = jitted(model, mutable=[CACHE])
+
+    def whole_and_cache(ids, segment_ids, segment_pos):
+        segments = {"segment_ids": segment_ids, "segment_pos": segment_pos}
+        outputs, cache = apply(variables, ids, jnp.zeros(ids.shape), **segments)
+        return outputs.logits, cache
+
+    whole, cache = whole_and_cache(ids, segment_ids, segment_pos)
+    steps = step_by_step(model, variables, cache, ids, segment_pos=segment_pos)
     np.testing.assert_allclose(steps, whole, rtol=2e-5, atol=2e-5)
-    alone = jitted(model)(variables, ids[:1, 3:], jnp.zeros([1, 4])).logits
-    np.testing.assert_allclose(whole[:1, 3:], alone, rtol=2e-5, atol=2e-5)
+    # The second segment of the first row at the front of a row of its own.
+    alone, _ = whole_and_cache(
+        jnp.roll(ids, -3, axis=1), jnp.roll(segment_ids, -3, axis=1), jnp.roll(segment_pos, -3, 1)
+    )
+    np.testing.assert_allclose(whole[0, 3:], alone[0, :4], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(
-    ("stack", "rotary"),
-    [("stacked", False), ("stacked", True), ("unrolled", True), ("scanned", True)],
+    ("stack", "positions"),
+    [("stacked", "sinusoids"), ("unrolled", "rotary"), ("scanned", "rotary")],
 )
-def test_steps_after_prefixes_of_unequal_lengths_equal_a_call_for_each_row(stack, rotary):
-    config = lm_config(STACKS[stack]())
-    model = pax_fiddle.build(use_rotary(config) if rotary else config)
+def test_steps_after_prefixes_of_unequal_lengths_equal_a_call_for_each_row(stack, positions):
+    model, variables, whole, _ = called(stack, positions)
     ids = random_ids()
-    variables = init(model, ids)
     lengths = jnp.asarray([4, 1, 3], jnp.int32)
     width, steps = 4, 3
 
-    def run(model, ids):
+    def prefill(model, ids):
         prefix, paddings = right_align_prefix_ids(ids[:, :width], lengths, jnp.float32)
         model(
             prefix,
@@ -176,18 +184,12 @@ def test_steps_after_prefixes_of_unequal_lengths_equal_a_call_for_each_row(stack
             start_time_step=width,
         )
         model.transform_decode_state(pad_state_fn(steps))
-        logits = []
-        for step in range(steps):
-            place = (lengths + step)[:, jnp.newaxis]
-            tokens = jnp.take_along_axis(ids, place, axis=1)[:, 0]
-            logits.append(model.extend_step(tokens, segment_pos=lengths + step).logits)
-        return jnp.stack(logits, axis=1)
 
-    decoded, _ = jitted(model, method=run, mutable=[CACHE])(variables, ids)
-    whole = jitted(model)(variables, ids, jnp.zeros(ids.shape)).logits
-    for row, length in enumerate(lengths):
-        want = whole[row, length : length + steps]
-        np.testing.assert_allclose(decoded[row], want, rtol=2e-5, atol=2e-5)
+    _, cache = jitted(model, method=prefill, mutable=[CACHE])(variables, ids)
+    step, rows = stepper(model, variables), jnp.arange(BATCH)
+    for t in range(steps):
+        logits, cache = step(cache, ids[rows, lengths + t], lengths + t)
+        np.testing.assert_allclose(logits, whole[rows, lengths + t], rtol=2e-5, atol=2e-5)
 
 
 def test_prefix_model_sees_all_of_its_prefix_and_nothing_later():
@@ -216,13 +218,13 @@ def test_loss_is_the_cross_entropy_of_the_labels():
         class_ids=random_ids(3),
         class_weights=jnp.asarray(np.random.default_rng(4).uniform(size=ids.shape), jnp.float32),
     )
-    logits = np.float64(jitted(model)(variables, ids, jnp.zeros(ids.shape)).logits)
+    outputs = jitted(model)(variables, ids, jnp.zeros(ids.shape), labels)
+    logits = np.float64(outputs.logits)
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     xent = -np.take_along_axis(log_probs, np.asarray(labels.class_ids)[..., None], -1)[..., 0]
     weights = np.float64(labels.class_weights)
     entropy = -(np.exp(log_probs) * log_probs).sum(-1).mean()
 
-    outputs = jitted(model)(variables, ids, jnp.zeros(ids.shape), labels)
     close: dict[str, Any] = {"rtol": 2e-5, "atol": 2e-5}
     np.testing.assert_allclose(outputs.per_token_xent, xent * weights, **close)
     np.testing.assert_allclose(outputs.per_sequence_xent, (xent * weights).sum(1), **close)
@@ -294,7 +296,7 @@ def test_wrong_config(fields, error, message):
     model = pax_fiddle.build(lm_config().set(**fields))
     ids = random_ids()
     with pytest.raises(error, match=message):
-        model.init(jax.random.PRNGKey(0), ids, jnp.zeros(ids.shape))
+        jax.eval_shape(lambda: model.init(KEY, ids, jnp.zeros(ids.shape)))
 
 
 @pytest.mark.parametrize(
@@ -317,7 +319,7 @@ def test_wrong_inputs(inputs, error, message):
     model = pax_fiddle.build(lm_config())
     ids = random_ids()
     with pytest.raises(error, match=message):
-        model.init(jax.random.PRNGKey(0), ids, jnp.zeros(ids.shape), **inputs)
+        jax.eval_shape(lambda: model.init(KEY, ids, jnp.zeros(ids.shape), **inputs))
 
 
 def test_bidirectional_model_cannot_decode():
@@ -475,7 +477,7 @@ def test_sharding_with_an_axis_of_experts():
 
 def test_sharded_experts_equal_unsharded_ones():
     config = lm_config()
-    config.stacked_transformer_tpl.set(moe_layers=[1], num_experts=4, num_groups=4)
+    config.stacked_transformer_tpl.set(moe_layers=[0], num_experts=4, num_groups=4)
     ids = random_ids(shape=(4, LENGTH))
     model = pax_fiddle.build(config)
     variables = init(model, ids)

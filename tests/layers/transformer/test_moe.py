@@ -16,14 +16,6 @@ PADDINGS[0, 2] = PADDINGS[1, 4:] = 1.0
 NO_DROPS = {"gating_func": "top_k", "unadjusted_expert_capacity_factor": 0.0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def build(**fields):
     fields = {"input_dims": D, "hidden_dims": F, "num_experts": E, "num_groups": G, **fields}
     return pax_fiddle.build(

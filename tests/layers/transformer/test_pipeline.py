@@ -1,7 +1,6 @@
 """Pipelined layers: equal to the layers one after the other, whatever the schedule."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,14 +14,6 @@ from praxis.layers import linears, pipeline, repeats
 D, BATCH = 2, 12
 KEY = jax.random.PRNGKey(0)
 MUTABLE = ["non_trainable", "aux_loss", "summaries", "intermediates"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation() -> Iterator[None]:
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 class Stage(base_layer.BaseLayer):

@@ -1,7 +1,6 @@
 """Pipelined transformers: equal to the plain stack; trained in a model, decoded without them."""
 
 import re
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +16,6 @@ X = jnp.float32(np.random.default_rng(0).standard_normal((B, T, D)))
 CROSS = jnp.float32(np.random.default_rng(1).standard_normal((B, S, D)))
 PADDINGS = jnp.float32(np.arange(T)[np.newaxis] >= np.array([[5], [3], [4], [5]]))
 SEGMENTS = jnp.int32([[1, 1, 2, 2, 2], [1, 1, 1, 0, 0], [1, 2, 2, 2, 0], [1, 1, 1, 1, 1]])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation() -> Iterator[None]:
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def stage(**fields):

@@ -77,37 +77,31 @@ def test_sublayers_are_added_as_the_norm_policy_says(policy):
     variables = random_params(layer, x, PADDINGS, mask, **call)
     out, probs = run(layer, variables, x, PADDINGS, mask, **call)
     assert set(probs) == {"self_atten", "cross_atten"}
-    params = variables["params"]
-
-    def apply(name, tpl, *args):
-        child = pax_fiddle.build(tpl.clone().set(name=name))
-        return child.apply({"params": params[name]}, *args)
-
     ln = pax_fiddle.Config(normalizations.LayerNorm, dim=D)
     att = pax_fiddle.Config(attentions.DotProductAttention, input_dim=D, hidden_dim=D, num_heads=2)
-    both = policy == "primer_hybrid"
-
-    def sublayer(x, name, norm, *keys):
-        pre = (
-            apply(f"pre_{norm}" if both else norm, ln, x)
-            if policy in ("pre", "primer_hybrid")
-            else x
-        )
-        y, _ = apply(name, att, pre, *(keys[:2] if len(keys) == 3 else (pre, pre)), keys[-1])
-        y = (
-            apply(f"post_{norm}" if both else norm, ln, y)
-            if policy in ("post", "primer_hybrid")
-            else y
-        )
-        return apply(norm, ln, x + y) if policy == "post_skip" else x + y
-
-    y = sublayer(x, "self_attention", "layer_norm", mask)
-    y = sublayer(y, "cross_attention", "cross_layer_norm", source, source, cross_mask)
     ffn = pax_fiddle.Config(
         transformers.TransformerFeedForward, input_dims=D, hidden_dims=8, norm_policy=policy
     )
-    expected = apply("ff_layer", ffn, y, PADDINGS)
-    np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
+    both, before = policy == "primer_hybrid", policy in ("pre", "primer_hybrid")
+
+    @jax.jit
+    def by_hand(params, x, source):
+        def apply(name, tpl, *args):
+            child = pax_fiddle.build(tpl.clone().set(name=name))
+            return child.apply({"params": params[name]}, *args)
+
+        def sublayer(x, name, norm, *keys):
+            pre = apply(f"pre_{norm}" if both else norm, ln, x) if before else x
+            y, _ = apply(name, att, pre, *(keys[:2] if len(keys) == 3 else (pre, pre)), keys[-1])
+            if policy in ("post", "primer_hybrid"):
+                y = apply(f"post_{norm}" if both else norm, ln, y)
+            return apply(norm, ln, x + y) if policy == "post_skip" else x + y
+
+        y = sublayer(x, "self_attention", "layer_norm", mask)
+        y = sublayer(y, "cross_attention", "cross_layer_norm", source, source, cross_mask)
+        return apply("ff_layer", ffn, y, PADDINGS)
+
+    np.testing.assert_allclose(out, by_hand(variables["params"], x, source), rtol=2e-5, atol=2e-5)
 
 
 def test_skipping_cross_attention():
@@ -115,7 +109,7 @@ def test_skipping_cross_attention():
         config(transformers.Transformer, use_cross_attention=True, allow_skip_cross_attention=True)
     )
     x, mask = inputs(), attentions.causal_mask(inputs())
-    variables = layer.init(KEY, x, PADDINGS, mask)
+    variables = random_params(layer, x, PADDINGS, mask)
     assert "cross_attention" not in variables["params"]
     _, probs = run(layer, variables, x, PADDINGS, mask)
     assert set(probs) == {"self_atten"}
@@ -125,10 +119,11 @@ def test_future_and_padded_tokens_have_no_effect():
     layer = pax_fiddle.build(config())
     x = inputs()
     variables = random_params(layer, x, PADDINGS)
-    y = run(layer, variables, x, PADDINGS)
-    future = run(layer, variables, x.at[:, 3:].add(1.0), PADDINGS)
+    apply = jax.jit(layer.apply)
+    y = apply(variables, x, PADDINGS)
+    future = apply(variables, x.at[:, 3:].add(1.0), PADDINGS)
     np.testing.assert_allclose(y[:, :3], future[:, :3], rtol=1e-6, atol=1e-6)
-    padded = run(layer, variables, x.at[1, 4].add(1.0), PADDINGS)
+    padded = apply(variables, x.at[1, 4].add(1.0), PADDINGS)
     np.testing.assert_allclose(y[1, :4], padded[1, :4], rtol=1e-6, atol=1e-6)
 
 
@@ -137,6 +132,7 @@ def test_a_packed_row_equals_its_segments(fold):
     """28, transformers: packed masks."""
     layer = pax_fiddle.build(
         config(
+            num_layers=1,
             packed_input=True,
             fold_padding_with_segment_mask=fold,
             transformer_layer_params_tpl=rotary(),
@@ -148,24 +144,24 @@ def test_a_packed_row_equals_its_segments(fold):
     no_pads = jnp.zeros([1, T])
     variables = random_params(layer, x, no_pads, **call)
     packed = run(layer, variables, x, no_pads, **call)
-    for start, end in ((0, 2), (2, 5)):
-        one = jnp.ones([1, end - start], jnp.int32)
-        alone = run(
-            layer,
-            variables,
-            x[:, start:end],
-            no_pads[:, start:end],
-            segment_mask=attentions.segment_mask(one),
-            segment_pos=positions[:, start:end],
-        )
-        np.testing.assert_allclose(packed[:, start:end], alone, rtol=2e-5, atol=2e-5)
+    one = {
+        "segment_mask": attentions.segment_mask(jnp.ones([1, 2], jnp.int32)),
+        "segment_pos": positions[:, :2],
+    }
+    alone = run(layer, variables, x[:, :2], no_pads[:, :2], **one)
+    np.testing.assert_allclose(packed[:, :2], alone, rtol=2e-5, atol=2e-5)
+    # The second segment comes first in a row, and does not see what follows.
+    ids, positions = jnp.roll(ids, -2, axis=1), jnp.roll(positions, -2, axis=1)
+    call = {"segment_mask": attentions.segment_mask(ids), "segment_pos": positions}
+    moved = run(layer, variables, jnp.roll(x, -2, axis=1), no_pads, **call)
+    np.testing.assert_allclose(packed[:, 2:], moved[:, :3], rtol=2e-5, atol=2e-5)
 
 
-def decode(layer, variables, x, cache, start=0, **fields):
-    """Runs extend_step over x from `start` on; `fields` are functions of the step, or constants."""
+def stepper(layer, variables, **fields):
+    """extend_step as one program; `fields` are functions of the step, or constants."""
 
     @jax.jit
-    def step(cache, t):
+    def step(cache, x, t):
         call = {name: value(t) if callable(value) else value for name, value in fields.items()}
         out, cache = layer.apply(
             {**variables, **cache},
@@ -177,9 +173,14 @@ def decode(layer, variables, x, cache, start=0, **fields):
         )
         return cache, out
 
+    return step
+
+
+def decode(step, x, cache, start=0):
+    """Runs extend_step over x from `start` on."""
     outs = []
     for t in range(start, x.shape[1]):
-        cache, out = step(cache, t)
+        cache, out = step(cache, x, t)
         outs.append(out)
     return jnp.stack(outs, axis=1)
 
@@ -194,18 +195,43 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_decoding_equals_the_full_pass(layout):
-    """28, transformers, repeats: extend_step = fprop, rolled and unrolled, with nd prefix."""
+    """28, transformers, repeats: extend_step = fprop, rolled and unrolled, with nd prefix.
+
+    From nothing, and after a prompt whose cache transform_decode_state makes longer.
+    """
     block = config(num_layers=1, transformer_layer_params_tpl=rotary())
     layer = pax_fiddle.build(LAYOUTS[layout](block))
-    x, no_pads = inputs(), jnp.zeros([B, T])
+    x, no_pads, prompt = inputs(), jnp.zeros([B, T]), 3
     variables = random_params(layer, x, no_pads)
     full, cache = run(layer, variables, x, no_pads, mutable=["decoder_cache"])
-    cache = jax.tree.map(jnp.zeros_like, cache)
-    out = decode(layer, variables, x, cache)
+    steps = stepper(layer, variables)
+    out = decode(steps, x, jax.tree.map(jnp.zeros_like, cache))
     np.testing.assert_allclose(out, full, rtol=2e-5, atol=2e-5)
-    # A cache that is there, but not mutable, does not get in the way of a pass.
-    again = run(layer, {**variables, **cache}, x, no_pads)
-    np.testing.assert_allclose(again, full, rtol=2e-5, atol=2e-5)
+    if layout == "unrolled":
+        # A cache that is there, but not mutable, does not get in the way of a pass.
+        again = run(layer, {**variables, **cache}, x, no_pads)
+        np.testing.assert_allclose(again, full, rtol=2e-5, atol=2e-5)
+
+    def prefill(layer, x, paddings):
+        layer(x, paddings)
+        layer.transform_decode_state(
+            lambda state, batch_dim, time_dim: jnp.pad(
+                state,
+                [(0, T - prompt) if axis == time_dim else (0, 0) for axis in range(state.ndim)],
+            )
+        )
+
+    _, cache = run(
+        layer,
+        variables,
+        x[:, :prompt],
+        no_pads[:, :prompt],
+        method=prefill,
+        mutable=["decoder_cache"],
+    )
+    assert layer.apply({**variables, **cache}, method="decoding_sequence_length") == T
+    out = decode(steps, x, cache, start=prompt)
+    np.testing.assert_allclose(out, full[:, prompt:], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("layout", ["stack", "unrolled", "rolled"])
@@ -229,46 +255,14 @@ def test_decoding_packed_rows_with_cross_attention(layout):
     }
     variables = random_params(layer, x, no_pads, **call)
     full, cache = run(layer, variables, x, no_pads, mutable=["decoder_cache"], **call)
-    out = decode(
-        layer,
-        variables,
-        x,
-        cache,
-        segment_pos=lambda t: jnp.take(positions, t, axis=1),
-        cross_paddings=pads,
-    )
+    fields = {"segment_pos": lambda t: jnp.take(positions, t, axis=1), "cross_paddings": pads}
+    if layout == "stack":
+        # The same with the mask given.
+        masks = attentions.causal_segment_mask(ids)
+        given = stepper(layer, variables, atten_mask=lambda t: jnp.take(masks, t, axis=2), **fields)
+        np.testing.assert_allclose(decode(given, x, cache), full, rtol=2e-5, atol=2e-5)
+    out = decode(stepper(layer, variables, **fields), x, cache)
     np.testing.assert_allclose(out, full, rtol=2e-5, atol=2e-5)
-    # The same with the mask given.
-    masks = attentions.causal_segment_mask(ids)
-    out = decode(
-        layer,
-        variables,
-        x,
-        cache,
-        segment_pos=lambda t: jnp.take(positions, t, axis=1),
-        atten_mask=lambda t: jnp.take(masks, t, axis=2),
-        cross_paddings=pads,
-    )
-    np.testing.assert_allclose(out, full, rtol=2e-5, atol=2e-5)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_prompt_is_cached_and_continued(layout):
-    """A cache of a prompt, made longer by transform_decode_state, then steps."""
-    layer = pax_fiddle.build(LAYOUTS[layout](config(num_layers=1)))
-    x, no_pads, prompt = inputs(), jnp.zeros([B, T]), 3
-    variables = random_params(layer, x, no_pads)
-    full = run(layer, variables, x, no_pads)
-    _, cache = run(layer, variables, x[:, :prompt], no_pads[:, :prompt], mutable=["decoder_cache"])
-    longer = lambda state, batch_dim, time_dim: jnp.pad(  # noqa: E731
-        state, [(0, T - prompt) if axis == time_dim else (0, 0) for axis in range(state.ndim)]
-    )
-    _, cache = layer.apply(
-        {**variables, **cache}, longer, method="transform_decode_state", mutable=["decoder_cache"]
-    )
-    assert layer.apply({**variables, **cache}, method="decoding_sequence_length") == T
-    out = decode(layer, variables, x, cache, start=prompt)
-    np.testing.assert_allclose(out, full[:, prompt:], rtol=2e-5, atol=2e-5)
 
 
 def test_a_loop_equals_a_stack():
@@ -340,7 +334,7 @@ def test_templates_fields_and_dropouts_reach_the_layers():
 )
 def test_what_cannot_work_is_refused_by_name(fields, message):
     with pytest.raises(ValueError, match=message):
-        pax_fiddle.build(config(**fields)).init(KEY, inputs(), PADDINGS)
+        random_params(pax_fiddle.build(config(**fields)), inputs(), PADDINGS)
 
 
 def test_a_window_needs_an_attention_that_has_one():
@@ -388,7 +382,7 @@ def test_layers_with_experts_have_the_fields_of_the_stack():
         unadjusted_expert_capacity_factor=1.5,
         **EXPERTS,
     )
-    variables = pax_fiddle.build(layer).init(KEY, inputs(), PADDINGS)
+    variables = random_params(pax_fiddle.build(layer), inputs(), PADDINGS)
     params = variables["params"]
     assert "ffn_layer1" in params["x_layers_0"]["ff_layer"]
     assert params["x_layers_1"]["ff_layer"]["wi_0"].shape == (3, D, 11)
@@ -399,7 +393,7 @@ def test_layers_with_experts_have_the_fields_of_the_stack():
     assert experts.unadjusted_expert_capacity_factor == 1.5
     moe.unadjusted_expert_capacity_factor = 1.25
     with pytest.raises(ValueError, match=r"factor is 1.5, but 1.25 in moe_layer_tpl"):
-        pax_fiddle.build(layer).init(KEY, inputs(), PADDINGS)
+        random_params(pax_fiddle.build(layer), inputs(), PADDINGS)
     layer.unadjusted_expert_capacity_factor = 2.0
     experts = pax_fiddle.build(layer).bind(variables).x_layers[1].ff_layer
     assert experts.unadjusted_expert_capacity_factor == 1.25
@@ -410,9 +404,8 @@ def test_a_stack_with_experts_decodes_as_it_computes():
     layer = pax_fiddle.build(config(gating_func="dense_top2", **{**EXPERTS, "num_groups": 1}))
     x = inputs()
     variables = random_params(layer, x, jnp.zeros(x.shape[:2]))
-    y, cache = layer.apply(variables, x, jnp.zeros(x.shape[:2]), mutable=["decoder_cache"])
-    empty = jax.tree.map(jnp.zeros_like, cache)
-    steps = decode(layer, variables, x, empty)
+    y, cache = run(layer, variables, x, jnp.zeros(x.shape[:2]), mutable=["decoder_cache"])
+    steps = decode(stepper(layer, variables), x, jax.tree.map(jnp.zeros_like, cache))
     np.testing.assert_allclose(steps, y, rtol=2e-5, atol=2e-5)
 
 

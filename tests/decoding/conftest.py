@@ -1,0 +1,5 @@
+"""Decoding loops are compiled often here, so compile fast."""
+
+from fast_compiles import fast_compiles
+
+__all__ = ["fast_compiles"]
