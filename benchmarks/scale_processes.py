@@ -144,7 +144,7 @@ def main() -> int:
     problems: list[str] = []
     curves = compare_layouts(root, problems)
     if curves:
-        picture = {name: {"": curve} for name, curve in curves.items()}
+        picture = {name: {"train": curve} for name, curve in curves.items()}
         print(draw_curves(picture, root / "losses.png", "loss"))
     if "4 processes" in curves:
         hurt_processes(root, curves["4 processes"], problems)

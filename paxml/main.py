@@ -10,6 +10,7 @@ from paxml.launch.main import (
     run_experiment,
     wait_with_random_jitter,
 )
+from paxml.launch.processes import ending_together
 
 __all__ = [
     "create_experiment_config",
@@ -21,4 +22,4 @@ __all__ = [
 ]
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda argv: ending_together(lambda: main(argv)))

@@ -17,7 +17,8 @@ def load(seed: int = 0) -> tuple[NestedMap, NestedMap]:
     Returns:
       For each, `image` [N, 8, 8, 1] from -1 to 1, and `label_probs` [N, 10].
     """
-    pixels, classes = (np.asarray(array) for array in load_digits(return_X_y=True))
+    found = load_digits(return_X_y=True)
+    pixels, classes = np.asarray(found[0]), np.asarray(found[1])
     order = np.random.default_rng(seed).permutation(len(classes))
     shape = (-1, IMAGE_SIZE, IMAGE_SIZE, 1)
     images = pixels[order].reshape(shape) / _LARGEST * 2.0 - 1.0

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from paxml.launch.commands.checkpoints import look_at_checkpoints
 from paxml.launch.commands.experiments import describe_experiment, list_experiments
+from paxml.launch.commands.launch import launch
 from paxml.launch.commands.new import new_experiment
 from paxml.launch.commands.plot import plot_runs
 from paxml.launch.errors import guarded
@@ -15,6 +16,7 @@ USAGE = """usage: pax COMMAND ...
   pax train  --exp=NAME --job_log_dir=DIR [--flag=value ...]  train an experiment
   pax eval   --exp=NAME --job_log_dir=DIR [--flag=value ...]  evaluate its checkpoints
   pax decode --exp=NAME --job_log_dir=DIR [--flag=value ...]  decode with its checkpoints
+  pax launch --processes=N COMMAND ...                        one of these in N processes here
   pax list [MODULE ...] [--tag=TAG]                           show the registered experiments
   pax describe NAME [--devices=N] [--kind=KIND]               parameters, FLOPs and memory
   pax ckpt ls|show|diff DIR ...                               look at checkpoints
@@ -27,6 +29,7 @@ NUM_STEPS=20) or a field of its task's config (--set train.learner.optimizer.lea
 """
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "launch": launch,
     "list": list_experiments,
     "describe": describe_experiment,
     "ckpt": look_at_checkpoints,

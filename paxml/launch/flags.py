@@ -63,10 +63,24 @@ flags.DEFINE_string(
     "Directory where compiled programs are kept for the next start; by default they are not.",
 )
 flags.DEFINE_integer("jax_profiler_port", None, "Port of the profiler's server.")
-flags.DEFINE_bool("multiprocess_gpu", False, "Start jax.distributed with the next three flags.")
+flags.DEFINE_bool(
+    "multiprocess_gpu",
+    False,
+    "Start several processes even if the cluster is not recognised: with the next three flags, "
+    "or as JAX finds out.",
+)
 flags.DEFINE_string("server_addr", None, "Address of the coordinator, host:port.")
 flags.DEFINE_integer("num_hosts", 1, "Number of processes.")
-flags.DEFINE_integer("host_idx", 0, "Number of this process.")
+flags.DEFINE_integer("host_idx", 0, "Number of this process, from 0.")
+flags.DEFINE_bool(
+    "detect_cluster", True, "Ask the environment (Slurm, Kubernetes, ...) for the processes."
+)
+flags.DEFINE_integer(
+    "heartbeat_timeout_secs",
+    100,
+    "A process that has not been heard of for so long is taken for dead, and ends the others.",
+    lower_bound=1,
+)
 flags.DEFINE_integer(
     "startup_random_jitter_max_secs", 60, "Longest random wait at the start of large jobs, seconds."
 )

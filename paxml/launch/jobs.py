@@ -9,6 +9,7 @@ from paxml.launch import flags as launch_flags
 from paxml.launch.commands.common import import_from_working_directory
 from paxml.launch.errors import EXIT_CODE, guarded
 from paxml.launch.main import main as run_main
+from paxml.launch.processes import ending_together
 
 FLAGS = flags.FLAGS
 
@@ -44,8 +45,10 @@ def run_job(command: str, arguments: Sequence[str], *, show_traceback: bool = Fa
             print(f"pax {command}: error: {error}", file=sys.stderr)
             sys.exit(EXIT_CODE)
 
-    def main(argv: Sequence[str]) -> int:
-        return guarded(command, lambda: run_main(argv), show_traceback=show_traceback)
+    def main(argv: Sequence[str]) -> int | None:
+        return ending_together(
+            lambda: guarded(command, lambda: run_main(argv), show_traceback=show_traceback)
+        )
 
     app.run(main, argv=[f"pax {command}", *arguments], flags_parser=parse)
     return 0

@@ -19,6 +19,7 @@ from paxml.experiment.lookup import get_experiment
 from paxml.experiment.settings import with_settings
 from paxml.launch.flags import FLAGS
 from paxml.launch.modes import run_job
+from paxml.launch.processes import start_processes
 from paxml.launch.train import (
     train_and_evaluate,
     writable_directory,
@@ -41,6 +42,8 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Too many arguments: {list(argv[1:])}. Use flags, --name=value.")
     show_own_messages()
     set_up_jax()
+    if jax.process_index() != 0 and not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # the first process says the same
     experiment_config = create_experiment_config()
     if FLAGS.job_log_dir is None:
         raise app.UsageError("--job_log_dir is missing: give a directory for what the run writes.")
@@ -151,8 +154,7 @@ def run_experiment(
 
 def set_up_jax() -> None:
     """Starts what JAX needs, and sets where it keeps programs and how it draws random numbers."""
-    if FLAGS.multiprocess_gpu and FLAGS.num_hosts > 1:
-        jax.distributed.initialize(FLAGS.server_addr, FLAGS.num_hosts, FLAGS.host_idx)
+    start_processes()
     if FLAGS.jax_profiler_port is not None:
         jax.profiler.start_server(FLAGS.jax_profiler_port)
     if FLAGS.compilation_cache_dir:
@@ -176,14 +178,18 @@ def show_own_messages() -> None:
         logging.get_absl_handler().python_handler.addFilter(_Keep(own))
 
 
+# Said at each save of several processes: of a step that other kinds of checkpoints need.
+_NOISE = "Skipping merge of OCDBT checkpoints"
+
+
 class _Keep(std_logging.Filter):
-    """Drops what is below WARNING and comes from elsewhere."""
+    """Drops what comes from elsewhere and is below WARNING, or known to mean nothing."""
 
     def __init__(self, directories: tuple[str, ...]) -> None:
         super().__init__()
         self._directories = directories
 
     def filter(self, record: std_logging.LogRecord) -> bool:
-        return record.levelno >= std_logging.WARNING or record.pathname.startswith(
-            self._directories
-        )
+        if record.pathname.startswith(self._directories):
+            return True
+        return record.levelno >= std_logging.WARNING and _NOISE not in record.getMessage()

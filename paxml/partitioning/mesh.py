@@ -30,7 +30,13 @@ def make_mesh(model: base_layer.BaseLayer, device_mesh: np.ndarray | None = None
         device_mesh = py_utils.create_device_mesh(
             ici, dcn, contiguous_submeshes=bool(model.contiguous_submeshes)
         )
-    return Mesh(np.asarray(device_mesh), names)
+    device_mesh = np.asarray(device_mesh)
+    if device_mesh.shape != tuple(model.mesh_shape or ()):
+        raise ValueError(
+            f"{type(model).__name__} {model.name!r}: its mesh {_named(names, model.mesh_shape)} "
+            f"has another shape than the devices that are given, {list(device_mesh.shape)}."
+        )
+    return Mesh(device_mesh, names)
 
 
 def _checked_names(
@@ -48,4 +54,18 @@ def _checked_names(
         raise ValueError(
             f"{title}: ici_mesh_shape {list(ici)} and dcn_mesh_shape {list(dcn)} differ in length."
         )
+    if len(set(names)) != len(names):
+        raise ValueError(
+            f"{title}: mesh_axis_names {list(names)} has a name twice. Each axis needs its own."
+        )
+    for field, shape in (("ici_mesh_shape", ici), ("dcn_mesh_shape", dcn)):
+        if shape is not None and min(shape, default=1) < 1:
+            raise ValueError(
+                f"{title}: {field} {list(shape)} has a size below 1. An axis that is not used has "
+                "size 1."
+            )
     return tuple(names)
+
+
+def _named(names: Sequence[str], shape: Sequence[int] | None) -> str:
+    return " x ".join(f"{name} {size}" for name, size in zip(names, shape or (), strict=True))

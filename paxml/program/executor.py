@@ -12,6 +12,7 @@ from etils import epath
 from paxml.checkpoint.manager import Checkpointer
 from paxml.partitioning.base import Partitioner
 from paxml.program import early_stop
+from paxml.program.agree import all_processes_at
 from paxml.program.base import get_eval_train_state
 from paxml.program.base_executor import BaseExecutor
 from paxml.program.begin import Beginning, begin, check_input_can_be_saved
@@ -219,11 +220,24 @@ class DefaultExecutor(BaseExecutor):
 
     def _save_last(self) -> str | None:
         """Saves the state and waits for it; returns where, or None if nothing is saved here."""
-        if self._checkpointer is None or self._checkpointer.read_only:
+        if not self._saves:
             return None
+        assert self._checkpointer is not None
         self._save(force=True)
         self._checkpointer.wait()
         return str(self._checkpointer.directory)
+
+    def _save_without_input(self) -> tuple[str | None, str]:
+        """Saves if no process has a next batch; returns where, if it did, and why not."""
+        if not self._saves:
+            return None, "since saving is off"
+        if not all_processes_at(f"no_batch_after_{self._step}"):
+            return None, "since other processes have a next batch and go on"
+        return self._save_last(), ""
+
+    @property
+    def _saves(self) -> bool:
+        return self._checkpointer is not None and not self._checkpointer.read_only
 
     def _stop(self, stop: StopRequest) -> NoReturn:
         saved_in = self._save_last()
@@ -233,7 +247,8 @@ class DefaultExecutor(BaseExecutor):
 
     def _end_of_data(self, end: StopIteration) -> NoReturn:
         source = self._train_program.train_input
-        saved = "is saved" if self._save_last() else "is not saved, since saving is off"
+        saved_in, why_not = self._save_without_input()
+        saved = "is saved" if saved_in else f"is not saved, {why_not}"
         raise InputExhaustedError(
             f"Training input {source.name!r} ended after step {self._step}, before "
             f"num_train_steps = {int(self._train.num_train_steps)}. The state of step {self._step} "
@@ -247,12 +262,12 @@ class DefaultExecutor(BaseExecutor):
             f"Raised by training input {source.name!r} ({type(source).__name__}) in place of the "
             f"batch of step {self._step + 1}."
         )
-        saved_in = self._save_last()
+        saved_in, why_not = self._save_without_input()
         error.add_note(
             f"The state of step {self._step} is saved in {saved_in}: the next start asks for that "
             "batch again."
             if saved_in
-            else f"The state of step {self._step} is not saved, since saving is off."
+            else f"The state of step {self._step} is not saved, {why_not}."
         )
 
     def _collect_garbage(self, mode: RunningMode) -> None:

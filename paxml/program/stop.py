@@ -1,5 +1,6 @@
 """Ctrl-C and termination: finish the step, save, leave."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -38,9 +39,9 @@ class InputExhaustedError(RuntimeError):
 class StopRequest:
     """Notes a signal while training runs; a second one acts at once, as usual.
 
-    Nothing is noted outside the main thread, where Python delivers no signals, and nothing with
-    several processes: there `jax.distributed` has its own handler of SIGTERM, which makes all of
-    them stop at the same step, and Ctrl-C interrupts.
+    Nothing is noted outside the main thread, where Python delivers no signals. With several
+    processes `jax.distributed` has its own handler of SIGTERM, which makes all of them stop at the
+    same step; SIGINT is handed to it.
     """
 
     def __init__(self) -> None:
@@ -49,8 +50,9 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and jax.process_count() == 1:
-            self._previous = {kind: signal.signal(kind, self._note) for kind in SIGNALS}
+        if in_main_thread:
+            kinds = SIGNALS if jax.process_count() == 1 else (signal.SIGINT,)
+            self._previous = {kind: signal.signal(kind, self._note) for kind in kinds}
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -77,6 +79,8 @@ class StopRequest:
             self.signal.name,
         )
         self._give_back()
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _give_back(self) -> None:
         for kind, handler in self._previous.items():

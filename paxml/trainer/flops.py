@@ -6,6 +6,7 @@ from typing import Any
 from absl import logging
 
 from praxis.core.layer import BaseLayer
+from praxis.inspection.cost import Cost
 from praxis.inspection.hardware import hardware_of
 from praxis.inspection.layers import layer_costs
 
@@ -13,17 +14,22 @@ from praxis.inspection.layers import layer_costs
 _STEP_PER_FORWARD = 3
 
 
-def train_step_flops(model: BaseLayer, batch_specs: Any) -> float:
-    """Returns the model's floating-point operations of one update on a global batch.
+def train_step_cost(model: BaseLayer, batch_specs: Any) -> Cost:
+    """Returns what one update on a global batch takes, without the optimizer.
 
-    Three times those of the forward pass. What is computed twice to save memory does not count, as
-    in the "model FLOPs" of Chowdhery et al., "PaLM", 2022, arXiv:2204.02311, appendix B.
+    Three times the forward pass. What is computed twice to save memory does not count, as in the
+    "model FLOPs" of Chowdhery et al., "PaLM", 2022, arXiv:2204.02311, appendix B.
 
     Args:
       model: The model of a task.
       batch_specs: Shapes and dtypes of a global batch.
     """
-    return _STEP_PER_FORWARD * layer_costs(model, batch_specs, do_eval=False)[0].total.flops
+    return layer_costs(model, batch_specs, do_eval=False)[0].total * _STEP_PER_FORWARD
+
+
+def train_step_flops(model: BaseLayer, batch_specs: Any) -> float:
+    """Returns the floating-point operations of `train_step_cost`."""
+    return train_step_cost(model, batch_specs).flops
 
 
 def peak_flops(devices: Sequence[Any]) -> float | None:

@@ -11,6 +11,7 @@ from paxml.task.single_task import SingleTask
 from paxml.train_states import TrainState, TrainStateProvenance, build_train_state_provenance
 from paxml.trainer import inputs
 from paxml.trainer.dtypes import cast_input_specs, forward_dtype
+from paxml.trainer.shardings import check_shardings
 from paxml.trainer.types import TrainStateMetadata
 from paxml.trainer.uneven import pad_state, slice_state
 from praxis import base_input, base_layer
@@ -37,8 +38,12 @@ def create_train_state_metadata(
       train_shape_dtype: Specs of a global batch.
       discard_opt_states: Whether to leave the optimizer state out.
       do_eval: Whether the model is in evaluation mode.
+
+    Raises:
+      ValueError: if a variable asks for a mesh axis that does not exist, or for one twice.
     """
     hparams = jax_task.model.abstract_init_with_metadata(train_shape_dtype, do_eval=do_eval)
+    check_shardings(hparams, jax_task.model.mesh_shape, jax_task.model.mesh_axis_names)
     args = (hparams, discard_opt_states)
     return TrainStateMetadata(
         input_shape_dtype=train_shape_dtype,

@@ -72,7 +72,7 @@ def reshard_input_based_on_rank_fn(
       x: The array, inside a compiled step.
 
     Raises:
-      ValueError: if there is no entry for the rank.
+      ValueError: if there is no entry for the rank, or it does not fit the array or the mesh.
     """
     if mapping_dict is None or x.ndim == 0:
         return x
@@ -86,7 +86,10 @@ def reshard_input_based_on_rank_fn(
     split = mapping_dict[key]
     if split is None:
         return x
-    return base_layer.maybe_shard(x, split, mesh_names)
+    try:
+        return base_layer.maybe_shard(x, split, mesh_names)
+    except ValueError as error:
+        raise ValueError(f"train.inputs_split_mapping.{key}: {error}") from error
 
 
 def adjust_input_params_for_small_batch(

@@ -1,5 +1,6 @@
 """From split-dims mappings of layers to partition specs and sharding constraints."""
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,10 +40,12 @@ def to_partition_spec(
                 return entry
         elif isinstance(entry, (tuple, list)):
             return tuple(name for name in map(axis, entry) if name is not None)
+        near = difflib.get_close_matches(str(entry), mesh_axis_names, n=1)
         raise ValueError(
             f"Split-dims mapping {split_dims_mapping} asks for mesh axis {entry!r}, but the mesh "
-            f"has the axes {list(mesh_axis_names)}. Name one of them, or None for a dim that is "
-            "not split."
+            f"has the axes {list(mesh_axis_names)}. "
+            + (f"Did you mean {near[0]!r}? " if near else "")
+            + "Name one of them, or None for a dim that is not split."
         )
 
     return PartitionSpec(*map(axis, split_dims_mapping or ()))

@@ -1,6 +1,7 @@
 """`pax list` and `pax describe`: what experiments there are, and what one takes."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 
@@ -13,7 +14,8 @@ from paxml.launch.commands.common import (
     show,
     use_host_only,
 )
-from paxml.tools.describe import describe
+from paxml.tools.compile_step import compile_apart
+from paxml.tools.describe import describe, mesh_of
 
 NOTHING_REGISTERED = """No experiment is registered. Name the module that registers yours, as in
   pax list my_package.experiments
@@ -54,10 +56,23 @@ def describe_experiment(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--devices", type=int, help="number of devices; default: the model's mesh")
     parser.add_argument("--kind", help="kind of device, such as h100 or tpu-v5e")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the step for that many made-up devices, and list what they send each other",
+    )
     options = parser.parse_args(arguments)
     use_host_only()
-    found = describe(chosen_experiment(options), devices=options.devices, kind=options.kind)
+    experiment = chosen_experiment(options)
+    compiled = None
+    if options.compile:
+        num_devices = math.prod(mesh_of(experiment, options.devices).values())
+        compiled = compile_apart(options.experiment, options.settings, num_devices)
+    found = describe(experiment, devices=options.devices, kind=options.kind, compiled=compiled)
     show(found.variables)
     print()
     show(found.summary_table())
+    if (exchanges := found.collectives_table()) is not None:
+        print()
+        show(exchanges)
     return 0

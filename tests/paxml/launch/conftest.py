@@ -38,6 +38,6 @@ def run_dir(tmp_path_factory):
             summary_writers=["tensorboard", "jsonl"],
         ),
     ):
-        patch.setitem(hardware._BY_KIND, "cpu", hardware.Hardware("cpu", 1e9, 1e9))
+        patch.setitem(hardware._BY_KIND, "cpu", hardware.Hardware("cpu", 1e9, 1e9, 1e9, 1e9))
         main.run(Profiled())
     return directory

@@ -35,11 +35,22 @@ def test_the_handlers_come_back_after_an_error():
 
 
 def test_with_several_processes_signals_are_left_to_jax(monkeypatch):
+    """SIGINT is handed on as SIGTERM, which `jax.distributed` handles; here a stand-in does."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    before = handlers()
-    with StopRequest() as stop:
+    got = []
+    terminate = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    try:
+        before = handlers()
+        with StopRequest() as stop:
+            assert handlers()[1] == before[1]
+            assert (stop.exit_code(False), stop.exit_code(True)) == (143, 1)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert (got, stop.exit_code(False)) == ([signal.SIGTERM], 130)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
         assert handlers() == before
-        assert (stop.exit_code(False), stop.exit_code(True)) == (143, 1)
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def test_outside_the_main_thread_nothing_is_noted():
