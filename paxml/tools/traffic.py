@@ -78,7 +78,8 @@ def estimate_traffic(
                 for width, dim in zip(hparams.shape, per_dim[prefix:], strict=True)
                 if not set(dim) & set(tensor)
             ]
-            layers = math.prod(hparams.repeat_prefix or ())
+            stages = _size(mesh, [axis for dim in per_dim[:prefix] for axis in dim])
+            layers = math.prod(hparams.repeat_prefix or ()) / stages
             one = rows * max(widths, default=1) * fprop_bytes
             activations += layers * 2 * one * (shards - 1) / shards
     return Traffic(gathered, reduced, activations)

@@ -43,9 +43,8 @@ def to_partition_spec(
         near = difflib.get_close_matches(str(entry), mesh_axis_names, n=1)
         raise ValueError(
             f"Split-dims mapping {split_dims_mapping} asks for mesh axis {entry!r}, but the mesh "
-            f"has the axes {list(mesh_axis_names)}. "
-            + (f"Did you mean {near[0]!r}? " if near else "")
-            + "Name one of them, or None for a dim that is not split."
+            f"has the axes {list(mesh_axis_names)}. Name one of them, or None for a dim that is "
+            f"not split.{f' Did you mean {near[0]!r}?' if near else ''}"
         )
 
     return PartitionSpec(*map(axis, split_dims_mapping or ()))

@@ -26,7 +26,7 @@ HloModule jit_step, entry_computation_layout={()->f32[]}
 
 ENTRY %main (p: f32[8,3]) -> f32[] {
   %w = (s32[], f32[8,3]{1,0}) while(%t), condition=%cond, body=%body, backend_config={TRIPS}
-  %r = (f32[4], /*index=1*/f32[]) all-reduce(%p), replica_groups=mesh['x'=2,'y'=4] {'y'}, to_apply=f
+  %r = (f32[4],/*index=1*/f32[]) all-reduce(%p), replica_groups=mesh['x'=2,'y'=4] {'y'}, to_apply=f
   %a = (f32[6]{0}, f32[48]{0}) all-gather-start(%p), replica_groups={}, dimensions={0}
   %c = f32[7]{0} collective-permute(%p), source_target_pairs={{0,1},{1,0}}
 }

@@ -172,6 +172,12 @@ def test_a_subclass_must_bring_a_transformation():
         build(optimizers.BaseOptimizer).get_grad_transformation()
 
 
+def test_the_mean_of_more_elements_than_an_int32_counts():
+    """Stacked weights of models from 1e12 parameters on; found when one was described."""
+    large = jax.ShapeDtypeStruct((3, 2**30), jnp.float32)
+    assert jax.eval_shape(optimizers.reduce_mean, large).dtype == jnp.float32
+
+
 def test_reductions():
     x = np.arange(6.0).reshape(2, 3)
     np.testing.assert_allclose(optimizers.reduce_mean(jnp.float32(x)), x.mean())

@@ -32,14 +32,11 @@ def test_no_device_holds_whole_matrices(name):
     step = scale.compiled_step(name)
     state, *_ = step.program.input_shardings[0]
     sizes = step.partitioner.abstract_train_state()
-    stages = ["pipeline"] if "stage" in name else []
 
     def check(path, size, sharding):
+        if np.prod(size.shape) < np.prod((16, 4, 4)):  # Scales of norms, gates of experts.
+            return 0
         text = jax.tree_util.keystr(path)
-        if len(size.shape) < 2 + ("repeat" in text) + len(stages) or "norm" in text:
-            return 0
-        if text.endswith("['gate']"):  # Of experts: each device chooses for its tokens.
-            return 0
         assert np.prod(sharding.shard_shape(size.shape)) < np.prod(size.shape), text
         return 1
 

@@ -57,6 +57,21 @@ def test_traffic_of_a_stack_is_that_of_its_layers():
     )
 
 
+def test_a_stage_sends_for_its_own_layers_alone():
+    """Here `mdl` is the axis of 2 stages, and `data` one of 4 tensors that splits no batch."""
+    hparams = base_layer.WeightHParams([16, 24], dtype=jnp.float32, repeat_prefix=[6])
+    found = estimate_traffic(
+        [(hparams, PartitionSpec("mdl", None, "data"))],
+        MESH,
+        ("replica",),
+        num_tokens=TOKENS,
+        fprop_bytes=2,
+    )
+    assert found.gather_weights == 0
+    assert found.reduce_activations == pytest.approx(6 / 2 * 2 * 40 * 16 * 2 * 3 / 4)
+    assert found.reduce_gradients == pytest.approx(2 * (6 * 384 / 8) * 4 / 2)
+
+
 def test_the_roofline_names_the_bound():
     hardware = Hardware(
         "fast", peak_flops=100.0, memory_bytes=1.0, memory_bandwidth=10.0, network_bandwidth=5.0
