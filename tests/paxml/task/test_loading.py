@@ -301,7 +301,7 @@ def test_a_run_on_a_mesh_applies_the_rules_once(sources, tmp_path, caplog):
     assert state.mdl_vars["params"]["m"].shape == (8, 3)  # 5 rows, padded for 4 shards
 
     settings["RULES"] = {"nowhere": Rules(load_rules=[tasks_lib.LOAD_ALL])}
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         train.train_and_evaluate(type("Again", (Source,), settings)(), tmp_path, False, False)
     assert "init_from_checkpoint_rules has no effect" in caplog.text
     assert (tmp_path / "train_state_provenance.txt").read_text() == written
