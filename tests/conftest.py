@@ -3,9 +3,11 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-flags = os.environ.get("XLA_FLAGS", "")
-if "xla_force_host_platform_device_count" not in flags:
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
+# The fusion emitters make faster programs and take several times as long to do so.
+SET = {"xla_force_host_platform_device_count": "8", "xla_cpu_use_fusion_emitters": "false"}
+flags = os.environ.get("XLA_FLAGS", "").split()
+flags += [f"--{name}={value}" for name, value in SET.items() if name not in str(flags)]
+os.environ["XLA_FLAGS"] = " ".join(flags)
 
 import jax
 import pytest
