@@ -55,7 +55,7 @@ golden: $(VENV)/.installed-dev ## Writes the parameter trees under tests/golden 
 
 .PHONY: docs-errors
 docs-errors: $(VENV)/.installed-dev ## Writes docs/errors.md anew
-	JAX_PLATFORMS=cpu XLA_FLAGS= $(PY) docs/generate_errors.py
+	JAX_PLATFORMS=cpu XLA_FLAGS= $(PY) -m docs.generate_errors
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev ## Format, lint, types and import order

@@ -15,7 +15,7 @@ def test_page_of_errors_is_up_to_date():
     """In a process of its own: checks of annotations, on in tests, would speak up first."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     made = subprocess.run(
-        [sys.executable, ROOT / "docs" / "generate_errors.py", "--print"],
+        [sys.executable, "-m", "docs.generate_errors", "--print"],
         capture_output=True,
         text=True,
         env=environment,
