@@ -10,9 +10,11 @@ from jaxtyping import Array, Float, Int, Shaped
 from praxis import base_layer, pax_fiddle, py_utils
 from praxis.layers import activations, base_ops, normalizations, stochastics
 from praxis.layers.attention.cache import TimeStep
-from praxis.layers.checks import check_last_axis, check_sizes
+from praxis.layers.checks import check_last_axis
 from praxis.layers.transformer import experts as moving
-from praxis.layers.transformer.norms import NORM_POLICIES, check_norm_policy
+from praxis.layers.transformer.moe_checks import check_fields
+from praxis.layers.transformer.moe_summaries import summarise_load, summarise_routing
+from praxis.layers.transformer.norms import NORM_POLICIES
 from praxis.utils import gating, routing
 
 template_field = base_layer.template_field
@@ -21,10 +23,6 @@ WeightInit = base_layer.WeightInit
 LayerTpl = pax_fiddle.Config[base_layer.BaseLayer]
 SplitDimsMapping = base_layer.SplitDimsMapping
 
-GATING_FUNCS = ("top2", "top_k", "dense_top2", "expert_choice", "expert_choice_v2")
-# Those that limit the number of tokens of an expert; "top_k" may.
-LIMITED = ("top2", "expert_choice", "expert_choice_v2")
-DISPATCHES = ("auto", "einsum", "sort")
 # Up to this many elements of a one-hot tensor, or of hidden activations of experts that see all
 # tokens, "auto" takes the einsums.
 LARGEST_EINSUM = 2**20
@@ -185,7 +183,7 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
     # ---- set-up ---------------------------------------------------------------------------------
 
     def setup(self) -> None:
-        self._check_fields()
+        check_fields(self)
         for name in NORM_POLICIES[self.norm_policy].names("layer_norm"):
             self.create_child(name, self.ln_tpl.clone().set(dim=self.input_dims))
         for name in ("relu_dropout", "residual_dropout"):
@@ -206,58 +204,18 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
             self.create_child(name, self.einsum_tpl.clone())
         self.create_child("gated_ffn1_einsum", self.einsum_gated_tpl.clone())
 
-    def _check_fields(self) -> None:
-        check_sizes(self, "input_dims", "hidden_dims", "num_experts", "num_groups")
-        check_sizes(self, "experts_per_token")
-        check_norm_policy(self)
-        if self.norm_policy == "post_skip":
-            raise ValueError(
-                f"{self.path_text}: norm_policy 'post_skip' is not one of experts, expected 'pre', "
-                "'post' or 'primer_hybrid'."
-            )
-        for field, names in (
-            ("gating_func", GATING_FUNCS),
-            ("dispatch", DISPATCHES),
-            ("second_expert_policy", gating.SECOND_EXPERT_POLICIES),
-            ("moe_gating_embedding_level", ("token", "sentence")),
-        ):
-            if (name := getattr(self, field)) not in names:
-                raise ValueError(
-                    f"{self.path_text}: {field} is {name!r}, expected one of {list(names)}."
-                )
-        if self.expert_weight_shards != 1:
-            raise ValueError(
-                f"{self.path_text}: expert_weight_shards is {self.expert_weight_shards}, expected "
-                "1. Shard the weights by weight_split_dims_mapping."
-            )
-        if self.moe_load_balance_loss_weight < 0.0:
-            raise ValueError(
-                f"{self.path_text}: moe_load_balance_loss_weight is "
-                f"{self.moe_load_balance_loss_weight}, expected at least 0."
-            )
-        if self.gating_func in LIMITED and not self._has_capacity:
-            raise ValueError(
-                f"{self.path_text}: unadjusted_expert_capacity_factor and expert_capacity_dim are "
-                f"both 0, but gating_func {self.gating_func!r} needs one of them, e.g. "
-                "config.unadjusted_expert_capacity_factor = 2.0."
-            )
-        if self.dispatch == "sort" and not self._is_limited and not self._plain_einsums:
-            raise ValueError(
-                f"{self.path_text}: dispatch 'sort' without a capacity does not use einsum_tpl and "
-                "einsum_gated_tpl, which are replaced. Set dispatch to 'einsum' or 'auto'."
-            )
-
     @property
-    def _has_capacity(self) -> bool:
+    def has_capacity(self) -> bool:
+        """Whether the number of places of an expert is set."""
         return bool(self.unadjusted_expert_capacity_factor or self.expert_capacity_dim)
 
     @property
-    def _is_limited(self) -> bool:
+    def is_limited(self) -> bool:
         """Whether an expert gets a limited number of tokens."""
-        return self.gating_func != "dense_top2" and self._has_capacity
+        return self.gating_func != "dense_top2" and self.has_capacity
 
     @property
-    def _plain_einsums(self) -> bool:
+    def plain_einsums(self) -> bool:
         """Whether the operations are the plain ones."""
         templates = (self.einsum_tpl, self.einsum_gated_tpl)
         return [template.cls for template in templates] == [
@@ -357,7 +315,7 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
         )
         if self.gating_func in ("expert_choice", "expert_choice_v2"):
             loss, outputs = self._let_experts_choose(tokens, logits, paddings)
-        elif self._is_limited:
+        elif self.is_limited:
             loss, outputs = self._let_tokens_choose(tokens, logits, paddings)
         else:
             loss, outputs = self._drop_nothing(tokens, logits, paddings)
@@ -405,7 +363,7 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
     def _by_einsum(self, elements: int) -> bool:
         """Whether to dispatch by einsums, of a tensor with so many elements."""
         if self.dispatch == "auto":
-            return elements <= LARGEST_EINSUM or not self._plain_einsums
+            return elements <= LARGEST_EINSUM or not self.plain_einsums
         return self.dispatch == "einsum"
 
     # ---- ways to route --------------------------------------------------------------------------
@@ -441,7 +399,7 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
                 normalized=self.normalize_gates,
                 **options,
             )
-        self._summarise(routed)
+        summarise_routing(self, routed)
         if not self._by_einsum(tokens.shape[1] * routed.slots.size):
             gathered = moving.tokens_in_places(tokens, routed.slots)
             outputs = self._apply_experts(gathered.swapaxes(0, 1), count_dead=True)
@@ -507,7 +465,7 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
         if not is_top2:
             probs = routing.gate_probs(logits, paddings)
             loss = routing.load_balance_loss(probs, experts[..., 0], wanted[..., 0])
-            self._summarise_load(experts, wanted)
+            summarise_load(self, experts, wanted, self.num_experts)
         if self._by_einsum(logits.size * self.hidden_dims):
             chosen = jax.nn.one_hot(experts, self.num_experts)
             gates = jnp.einsum("gske,gsk->gse", chosen, weights)
@@ -584,30 +542,3 @@ class TransformerFeedForwardMoe(base_layer.BaseLayer):
         else:
             hidden = self.activation(hidden)
         return jax.lax.ragged_dot(self.relu_dropout(hidden), theta.wo_0, sizes)
-
-    # ---- summaries ------------------------------------------------------------------------------
-
-    def _summarise(self, routed: routing.Routing) -> None:
-        ratios = gating.over_capacity_ratios(routed)
-        counts = gating.counts_by_experts(routed)
-        for i, ratio in enumerate(ratios):
-            self.add_summary(f"over_capacity_{i + 1}_ratio", ratio)
-        for i, count in enumerate(counts):
-            self.add_summary(f"dispatch_{i}", count / jnp.maximum(sum(counts), 1))
-        self.add_summary(
-            "dropped_choices_ratio",
-            lambda: moving.share_of(routed.wanted & ~routed.kept, routed.wanted),
-            verbosity=4,
-        )
-        self._summarise_load(routed.experts, routed.kept)
-
-    def _summarise_load(
-        self, experts: Int[Array, "G S K"], counted: Shaped[Array, "G S K"]
-    ) -> None:
-        """Adds the share of each expert in the choices, 1 / E each where they are even."""
-        self.add_summary(
-            "expert_load",
-            lambda: moving.load_of_experts(experts, counted, self.num_experts),
-            base_layer.SummaryType.HISTOGRAM,
-            verbosity=4,
-        )
