@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from paxml.learner.forward import combine, split_rows
+from paxml.learner.forward import combine, split_rows, weighted_mean
 from paxml.learner.gradient import GradAuxInfo, LossFn, ValueAndGrad
 
 
@@ -78,5 +78,5 @@ def accumulated_value_and_grad(
         sums,
         mdl_vars_grad,
     )
-    loss = jnp.sum(jnp.where(weights != 0, weights * losses, jnp.zeros_like(losses))) / divisor
+    loss = weighted_mean(losses, weights)
     return (loss, GradAuxInfo(combine(aux_infos, weights), loss_weight=total)), grads
