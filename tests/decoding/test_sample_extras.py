@@ -117,10 +117,11 @@ def assert_same(one, other, names=("output_ids", "decode_lengths", "logprobs")):
 @pytest.mark.parametrize(
     "decoder",
     [
-        Sample(**fields(max_decode_steps=[2, STEPS]), num_samples=3, k=4),
+        Sample(**FIELDS, num_samples=3, k=4),
+        Sample(**fields(max_decode_steps=[2, STEPS]), num_samples=2, k=4),
         Beam(**FIELDS, beam_size=3),
     ],
-    ids=["samples_in_growing_caches", "beam"],
+    ids=["samples", "growing", "beam"],
 )
 def test_a_shared_prefix_changes_nothing(decoder):
     """Behaviour 28, LPB multi-sample = plain."""
@@ -223,10 +224,12 @@ def test_blocks_of_candidates_raise_the_log_probability():
     def total(out):
         return np.where(out.logprobs >= 1, 0, out.logprobs).sum(-1)
 
+    free = total(decode(Sample(**fields(eos_id=99), k=0, num_samples=2)))
     controlled = decoder_utils.ControlledDecodingHParams(interval=1, block_num_samples=64)
     decoder = Sample(**fields(eos_id=99), k=0, num_samples=2, controlled_decoding=controlled)
     out = decode(decoder)
     assert out.output_ids.shape == (4, 2, WIDTH + STEPS)
+    assert total(out).mean() > free.mean()
     assert total(out).max() <= total(endless()).max() + 1e-4
     same = np.asarray(out.output_ids == endless().output_ids).mean()
     assert same > 0.9

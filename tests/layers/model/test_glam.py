@@ -82,7 +82,7 @@ def test_without_experts_a_plain_stack_has_none():
     assert all("wi_0" not in layer["ff_layer"] for layer in layers.values())
 
 
-@pytest.mark.parametrize("gating_func", ["top2", "expert_choice"])
+@pytest.mark.parametrize("gating_func", ["top2", "dense_top2", "expert_choice", "top_k"])
 def test_forward_and_loss(gating_func):
     """28, GLaM: aux weight 3 for two layers of experts and the z-loss."""
     model = pax_fiddle.build(config(4, moe_gating_func=gating_func, **MOE))

@@ -110,7 +110,8 @@ def greedy_by_hand(model, variables, batch, given, steps):
     return rows
 
 
-@pytest.mark.parametrize(("given", "sampled"), [(1, False), (3, True)])
+@pytest.mark.parametrize("given", [1, 3])
+@pytest.mark.parametrize("sampled", [False, True])
 def test_sequence_decoding_matches_whole_calls(given, sampled):
     """Greedy, and sampling with k = 1; `max_decode_steps` counts what comes after the given."""
     settings: dict[str, Any] = {"seqlen": 9, "max_decode_steps": 4, "eos_id": V + 1}

@@ -127,8 +127,11 @@ def called(stack, positions):
     ("stack", "positions"),
     [
         ("stacked", "sinusoids"),
+        ("stacked", "rotary"),
+        ("stacked", "learned"),
         ("stacked", "learned_index"),
         ("unrolled", "rotary"),
+        ("scanned", "rotary"),
         ("scanned", "learned"),
     ],
 )
@@ -166,7 +169,12 @@ def test_extend_step_equals_call_for_packed_rows(rotary):
 
 @pytest.mark.parametrize(
     ("stack", "positions"),
-    [("stacked", "sinusoids"), ("unrolled", "rotary"), ("scanned", "rotary")],
+    [
+        ("stacked", "sinusoids"),
+        ("stacked", "rotary"),
+        ("unrolled", "rotary"),
+        ("scanned", "rotary"),
+    ],
 )
 def test_steps_after_prefixes_of_unequal_lengths_equal_a_call_for_each_row(stack, positions):
     model, variables, whole, _ = called(stack, positions)
